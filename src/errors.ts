@@ -1,0 +1,63 @@
+/** The one table of error codes: what went wrong, its HTTP status and its OpenAI error type. */
+
+const TABLE = {
+  invalid_request: { status: 400, type: 'invalid_request_error', code: null },
+  context_length_exceeded: { status: 400, type: 'invalid_request_error', code: 'context_length_exceeded' },
+  unsupported_parameter: { status: 400, type: 'invalid_request_error', code: 'unsupported_parameter' },
+  unsupported_value: { status: 400, type: 'invalid_request_error', code: 'unsupported_value' },
+  model_not_found: { status: 404, type: 'invalid_request_error', code: 'model_not_found' },
+  not_found: { status: 404, type: 'invalid_request_error', code: 'not_found' },
+  method_not_allowed: { status: 405, type: 'invalid_request_error', code: 'method_not_allowed' },
+  body_too_large: { status: 413, type: 'invalid_request_error', code: 'body_too_large' },
+  unsupported_media_type: { status: 415, type: 'invalid_request_error', code: 'unsupported_media_type' },
+  queue_full: { status: 429, type: 'rate_limit_error', code: 'queue_full' },
+  model_loading: { status: 503, type: 'server_error', code: 'model_loading' },
+  draining: { status: 503, type: 'server_error', code: 'draining' },
+  kv_memory_exceeded: { status: 503, type: 'server_error', code: 'kv_memory_exceeded' },
+  timeout: { status: 504, type: 'server_error', code: 'timeout' },
+  internal: { status: 500, type: 'server_error', code: null },
+  /** Wrong flag, folder or model file: never reaches a client, ends the process with exit code 1. */
+  startup: { status: 500, type: 'server_error', code: null },
+} as const;
+
+export type ErrorCode = keyof typeof TABLE;
+
+/** The `error` object of a reply: all four keys, always. */
+export interface ErrorBody {
+  message: string;
+  type: string;
+  param: string | null;
+  code: string | null;
+}
+
+/** An error that a user can act on. Messages follow "expected ..., got ...". */
+export class AppError extends Error {
+  readonly errorCode: ErrorCode;
+  /** Path of the offending field, such as `messages[0].role`. */
+  readonly param: string | null;
+
+  constructor(errorCode: ErrorCode, message: string, options: { param?: string | null; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'AppError';
+    this.errorCode = errorCode;
+    this.param = options.param ?? null;
+  }
+
+  get status(): number {
+    return TABLE[this.errorCode].status;
+  }
+
+  toBody(): ErrorBody {
+    const { type, code } = TABLE[this.errorCode];
+    return { message: this.message, type, param: this.param, code };
+  }
+}
+
+/** Throws when our own assumption is wrong: a bug, not a user's mistake. */
+export function invariant(condition: unknown, message: string): asserts condition {
+  if (!condition) throw new Error(`invariant violated: ${message}`);
+}
+
+export function errorMessage(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,115 @@
+/** What the server asks of the engine and hears back: token ids and plain data, so that it crosses threads. */
+import type { ErrorCode } from '../errors.ts';
+
+/** How the next token is chosen. Every field is explicit; defaults belong to the routes. */
+export interface SamplingParams {
+  /** 0 = greedy. */
+  temperature: number;
+  /** (0, 1]; 1 = off. */
+  topP: number;
+  /** 0 = off. */
+  topK: number;
+  /** [0, 1]; 0 = off. */
+  minP: number;
+  /** > 0; 1 = off. Divides positive, multiplies negative logits of tokens seen in prompt or completion. */
+  repetitionPenalty: number;
+  /** Subtracted once from every token seen in the completion. */
+  presencePenalty: number;
+  /** Subtracted once per occurrence in the completion. */
+  frequencyPenalty: number;
+  /** [token id, bias] pairs. */
+  logitBias: readonly (readonly [number, number])[];
+  /** null = drawn by the engine. Choice i of a request samples with a stream derived from (seed, i). */
+  seed: number | null;
+  /** null = none, otherwise how many alternatives to report beside the chosen token. */
+  logprobs: number | null;
+}
+
+export interface GenerationRequest {
+  readonly id: string;
+  readonly promptIds: Int32Array;
+  readonly numChoices: number;
+  readonly sampling: SamplingParams;
+  /** Most completion tokens per choice; 0 only together with `promptLogprobs`. */
+  readonly maxTokens: number;
+  /** End-of-sequence and stop ids are never sampled before this many tokens. */
+  readonly minTokens: number;
+  /** Ids that end a choice: the model's end-of-sequence ids (unless `ignore_eos`) and `stop_token_ids`. */
+  readonly stopTokenIds: readonly number[];
+  /** null = none, otherwise alternatives to report for every prompt token (for `echo` with `logprobs`). */
+  readonly promptLogprobs: number | null;
+  /** Lower runs first. */
+  readonly priority: number;
+  /** false = neither read nor write the prefix cache. */
+  readonly cachePrompt: boolean;
+  /** Report prefill progress events. */
+  readonly reportProgress: boolean;
+}
+
+/** Log-probabilities (natural log, of the model's own distribution) of one token. */
+export interface TokenLogprobs {
+  readonly logprob: number;
+  /** Alternatives, most probable first: [token id, logprob]. */
+  readonly top: readonly (readonly [number, number])[];
+}
+
+export type FinishReason = 'stop' | 'length';
+
+export interface Timings {
+  queueMs: number;
+  prefillMs: number;
+  /** From arrival to the first token. */
+  ttftMs: number;
+  decodeMs: number;
+}
+
+export interface Usage {
+  promptTokens: number;
+  /** Prompt tokens whose KV came from the prefix cache. */
+  cachedTokens: number;
+  completionTokens: number;
+}
+
+/** Events of one request, in order; exactly one `done` or `error` is the last. */
+export type EngineEvent =
+  | { readonly type: 'progress'; readonly total: number; readonly cached: number; readonly processed: number; readonly timeMs: number }
+  | { readonly type: 'prompt_logprobs'; readonly logprobs: readonly (TokenLogprobs | null)[] }
+  | { readonly type: 'token'; readonly choice: number; readonly tokenId: number; readonly logprobs: TokenLogprobs | null }
+  /** `stopTokenId` is the id that ended the choice (it was emitted as no `token`), or null. */
+  | { readonly type: 'finished'; readonly choice: number; readonly reason: FinishReason; readonly stopTokenId: number | null }
+  | { readonly type: 'done'; readonly usage: Usage; readonly timings: Timings }
+  | { readonly type: 'error'; readonly code: ErrorCode; readonly message: string; readonly param: string | null };
+
+/** What the text and server layers need to know of the loaded model. */
+export interface ModelInfo {
+  readonly contextLength: number;
+  readonly vocabSize: number;
+}
+
+/** State of the engine for `/ready`, logs, metrics and tests. Bytes are what the KV pool counts. */
+export interface EngineStats {
+  readonly running: number;
+  readonly waiting: number;
+  readonly kvBytes: number;
+  readonly prefixCacheBytes: number;
+  readonly kvLimitBytes: number;
+  readonly preemptions: number;
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly generatedTokens: number;
+}
+
+/** The engine as the server sees it, whichever thread it runs in. */
+export interface Engine {
+  readonly model: ModelInfo;
+  /**
+   * Starts a request; events arrive through the iterator. Leaving the iterator early, or aborting the signal,
+   * cancels the request and frees everything it holds within one engine turn.
+   * @throws AppError `kv_memory_exceeded`, `queue_full`, through the first `next()`.
+   */
+  generate(request: GenerationRequest, signal?: AbortSignal): AsyncIterable<EngineEvent>;
+  /** Ends one choice of a running request early (a stop string was found); its `finished` has reason `stop`. */
+  stopChoice(requestId: string, choice: number): void;
+  stats(): Promise<EngineStats>;
+  close(): Promise<void>;
+}

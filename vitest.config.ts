@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config';
+
+/** `unit` needs no model, `model` runs real checkpoints in this process, `server` talks HTTP to a started server. */
+export default defineConfig({
+  test: {
+    projects: [
+      { test: { name: 'unit', include: ['test/{kv,text,graph,runtime,config}/**/*.test.ts', 'test/*.test.ts'] } },
+      { test: { name: 'model', include: ['test/model/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 } },
+      { test: { name: 'server', include: ['test/server/**/*.test.ts', 'test/cli/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 } },
+    ],
+  },
+});
