@@ -1,0 +1,110 @@
+/** K and V of one sequence: every KV head of every layer, grown and freed together. */
+import { invariant } from '../errors.ts';
+import type { BytePool } from './byte-pool.ts';
+import { HeadCache, headBytes } from './head-cache.ts';
+
+/** One item a layer; `kvHeads` 0 = a layer without attention. */
+export type KvShape = readonly { readonly kvHeads: number; readonly headDim: number }[];
+
+/** Bytes that a sequence of this shape occupies when every head holds `numEntries`, rounding included. */
+export function bytesFor(shape: KvShape, numEntries: number): number {
+  return shape.reduce((sum, { kvHeads, headDim }) => sum + kvHeads * headBytes(headDim, numEntries), 0);
+}
+
+/** Owns its heads: whoever holds it must call {@link free} once it is done. */
+export class SequenceCache {
+  readonly shape: KvShape;
+  readonly maxEntries: number;
+  readonly #pool: BytePool;
+  readonly #layers: readonly (readonly HeadCache[])[];
+  readonly #heads: readonly HeadCache[];
+  #freed = false;
+
+  constructor(pool: BytePool, shape: KvShape, maxEntries: number) {
+    this.#pool = pool;
+    this.shape = shape;
+    this.maxEntries = maxEntries;
+    this.#layers = shape.map(({ kvHeads, headDim }) =>
+      Array.from({ length: kvHeads }, () => new HeadCache(pool, headDim, maxEntries)),
+    );
+    this.#heads = this.#layers.flat();
+  }
+
+  /** KV heads of one layer; none when the layer has no attention. */
+  heads(layer: number): readonly HeadCache[] {
+    const heads = this.#layers[layer];
+    invariant(heads !== undefined, `layer ${layer} of ${this.#layers.length}`);
+    return heads;
+  }
+
+  /** Resident bytes, equal to what the pool counts for this sequence. */
+  get bytes(): number {
+    return this.#heads.reduce((sum, head) => sum + head.bytes, 0);
+  }
+
+  /** Buffers that hold memory, as the pool counts them. */
+  get numBuffers(): number {
+    return 2 * this.#heads.filter((head) => head.capacity > 0).length;
+  }
+
+  /** True when every head holds exactly `numEntries`: nothing was pruned and no layer is behind. */
+  holdsExactly(numEntries: number): boolean {
+    return this.#heads.every((head) => head.length === numEntries);
+  }
+
+  /** Makes room for `numEntries` in every head. False, and nothing changed, when there is no memory. */
+  reserve(numEntries: number): boolean {
+    this.#assertLive();
+    // Asked first because growing some heads and undoing it touches the memory that is given back.
+    const addedBytes = this.#heads.reduce(
+      (sum, head) => sum + Math.max(0, headBytes(head.headDim, numEntries) - head.bytes),
+      0,
+    );
+    if (addedBytes > this.#pool.freeBytes) return false;
+    const capacities = this.#heads.map((head) => head.capacity);
+    if (this.#heads.every((head) => head.reserve(numEntries))) return true;
+    this.#heads.forEach((head, i) => {
+      head.shrink(capacities[i]);
+    });
+    return false;
+  }
+
+  /** Forgets the newest entries of every head, so that `numEntries` are left; no head may hold fewer. */
+  truncate(numEntries: number): void {
+    this.#assertLive();
+    for (const head of this.#heads) head.truncate(numEntries);
+  }
+
+  /**
+   * A copy of the first `numEntries` of every head (none may hold fewer); without a number, of all entries of
+   * every head, whatever its length. Null, and nothing taken, when there is no memory.
+   */
+  fork(numEntries?: number): SequenceCache | null {
+    this.#assertLive();
+    const pairs = this.#heads.map((head) => ({ head, length: numEntries ?? head.length }));
+    const neededBytes = pairs.reduce((sum, { head, length }) => sum + headBytes(head.headDim, length), 0);
+    if (neededBytes > this.#pool.freeBytes) return null;
+    const copy = new SequenceCache(this.#pool, this.shape, this.maxEntries);
+    const reserved = copy.#heads.every((head, i) => head.reserve(pairs[i]?.length ?? 0));
+    if (!reserved) {
+      copy.free();
+      return null;
+    }
+    copy.#heads.forEach((head, i) => {
+      const pair = pairs[i];
+      if (pair) head.copyFrom(pair.head, pair.length);
+    });
+    return copy;
+  }
+
+  /** Returns all memory now. May be called again. */
+  free(): void {
+    if (this.#freed) return;
+    for (const head of this.#heads) head.free();
+    this.#freed = true;
+  }
+
+  #assertLive(): void {
+    invariant(!this.#freed, 'a freed sequence cache was used');
+  }
+}
