@@ -81,19 +81,22 @@ export class SequenceCache {
    */
   fork(numEntries?: number): SequenceCache | null {
     this.#assertLive();
-    const pairs = this.#heads.map((head) => ({ head, length: numEntries ?? head.length }));
-    const neededBytes = pairs.reduce((sum, { head, length }) => sum + headBytes(head.headDim, length), 0);
+    const lengths = this.#heads.map((head) => {
+      const length = numEntries ?? head.length;
+      invariant(length <= head.length, `forked ${length} of ${head.length} entries`);
+      return length;
+    });
+    const neededBytes = this.#heads.reduce(
+      (sum, { headDim }, i) => sum + headBytes(headDim, lengths[i] ?? 0),
+      0,
+    );
     if (neededBytes > this.#pool.freeBytes) return null;
     const copy = new SequenceCache(this.#pool, this.shape, this.maxEntries);
-    const reserved = copy.#heads.every((head, i) => head.reserve(pairs[i]?.length ?? 0));
-    if (!reserved) {
+    if (!copy.#heads.every((head, i) => head.reserve(lengths[i] ?? 0))) {
       copy.free();
       return null;
     }
-    copy.#heads.forEach((head, i) => {
-      const pair = pairs[i];
-      if (pair) head.copyFrom(pair.head, pair.length);
-    });
+    this.#heads.forEach((head, i) => copy.#heads[i]?.copyFrom(head, lengths[i] ?? 0));
     return copy;
   }
 

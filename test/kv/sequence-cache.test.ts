@@ -101,12 +101,15 @@ describe('SequenceCache', () => {
   });
 
   it('forks heads of different lengths whole when no number is given', () => {
-    const cache = new SequenceCache(new BytePool(1e8), SHAPE, 1000);
+    const pool = new BytePool(1e8);
+    const cache = new SequenceCache(pool, SHAPE, 1000);
     fill(cache, Float32Array.of(1, 2, 3));
     cache.heads(0)[0]?.keep([0, 2]);
     const copy = cache.fork();
     expect(copy?.heads(0).map((head) => head.length)).toEqual([2, 3]);
+    copy?.free();
     expect(() => cache.fork(3)).toThrow('invariant');
+    expect(pool.usedBytes).toBe(cache.bytes);
   });
 
   it('forks nothing and takes nothing when the pool refuses bytes or buffers', () => {
