@@ -1,6 +1,7 @@
 /** What a hub has: the commit behind a revision, and the files of a commit with their sizes and checksums. */
 import { z } from 'zod';
 import { AppError } from '../errors.ts';
+import { firstMistake } from '../validation.ts';
 import { hubFetch, readJson } from './http.ts';
 import type { Subject } from './http.ts';
 import { isCommit } from './id.ts';
@@ -40,11 +41,12 @@ function toChecksum(text: string | null | undefined): Checksum | null {
 }
 
 function parseReply<T>(schema: z.ZodType<T>, json: unknown, url: URL): T {
-  const parsed = schema.safeParse(json);
+  const parsed = schema.safeParse(json, { reportInput: true });
   if (parsed.success) return parsed.data;
+  const { path, message } = firstMistake(parsed.error);
   throw new AppError(
     'startup',
-    `expected a hub's reply from ${url.origin}, got: ${z.prettifyError(parsed.error)}`,
+    `expected a hub's reply from ${url.origin}, got at ${path || 'its top'}: ${message}`,
   );
 }
 

@@ -67,7 +67,7 @@ async function acquire(path: string, owner: string, { signal, onWait, staleMs }:
     }
     if (!waiting) onWait();
     waiting = true;
-    await sleep(Math.min(500, staleMs / 10), undefined, { signal });
+    await sleep(Math.min(250, staleMs / 10), undefined, { signal });
   }
 }
 

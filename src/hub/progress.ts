@@ -17,7 +17,7 @@ export function progressBar(stream: NodeJS.WriteStream): PullDisplay {
 
 function terminalBar(stream: NodeJS.WriteStream): PullDisplay {
   const format = '{bar} {percentage}% of {size}, {file}';
-  const bars = new MultiBar({ stream, format, hideCursor: true, linewrap: false });
+  const bars = new MultiBar({ stream, format });
   let bar: SingleBar | null = null;
   return {
     onProgress({ file, overallReceivedBytes, overallTotalBytes }) {
@@ -26,11 +26,16 @@ function terminalBar(stream: NodeJS.WriteStream): PullDisplay {
       bar.update(overallReceivedBytes, payload);
     },
     onNotice(line) {
-      if (bar) bars.log(`${line}\n`);
-      else stream.write(`${line}\n`);
+      if (!bar) {
+        stream.write(`${line}\n`);
+        return;
+      }
+      bars.log(`${line}\n`);
+      // Drawn now: what is only queued would be lost if the pull stopped next.
+      bars.update();
     },
     stop() {
-      bars.stop();
+      if (bar) bars.stop();
     },
   };
 }
