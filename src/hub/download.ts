@@ -91,7 +91,6 @@ async function receiveRest(job: Download, handle: FileHandle, offset: number): P
     await handle.truncate(0);
     throw new TransientError(`expected bytes of ${file.path} from ${offset} on, got another range`);
   }
-  if (position === 0) await handle.truncate(0);
   for await (const chunk of readBody(url, response, signal)) {
     if (position + chunk.byteLength > file.sizeBytes) {
       await handle.truncate(0);

@@ -8,7 +8,7 @@ export interface HubId {
   readonly revision: string | null;
 }
 
-export const DEFAULT_REVISION = 'main';
+const DEFAULT_REVISION = 'main';
 
 const NAME = /^\w(?:[\w.-]{0,94}\w)?$/;
 const REVISION = /^\w(?:[\w./-]{0,198}\w)?$/;

@@ -127,7 +127,9 @@ async function obtainAll(pull: Pull, files: readonly HubFile[]): Promise<void> {
   const overallTotalBytes = files.reduce((sum, file) => sum + file.sizeBytes, 0);
   let doneBytes = 0;
   for (const file of files) {
-    const report = (receivedBytes: number) =>
+    let reportedBytes = -1;
+    const report = (receivedBytes: number) => {
+      reportedBytes = receivedBytes;
       pull.options.onProgress?.({
         file: file.path,
         receivedBytes,
@@ -135,8 +137,10 @@ async function obtainAll(pull: Pull, files: readonly HubFile[]): Promise<void> {
         overallReceivedBytes: doneBytes + receivedBytes,
         overallTotalBytes,
       });
+    };
     await obtain(pull, file, report);
-    report(file.sizeBytes);
+    // What was on disk already, or is empty, came in no piece.
+    if (reportedBytes < file.sizeBytes) report(file.sizeBytes);
     doneBytes += file.sizeBytes;
   }
 }

@@ -4,7 +4,7 @@ import { AppError } from '../errors.ts';
 import type { HubFile } from './listing.ts';
 
 const SINGLE = 'model.safetensors';
-export const INDEX = 'model.safetensors.index.json';
+const INDEX = 'model.safetensors.index.json';
 
 /** Weights in other formats are never read; some of them can run code when loaded. */
 const NEVER = /\.(?:bin|gguf|pt|pth|onnx|ckpt|h5|msgpack|pkl)$/i;

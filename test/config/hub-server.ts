@@ -8,7 +8,7 @@ import { join } from 'node:path';
 
 export const REPO = 'karpathy/stories260K';
 
-export interface SeenRequest {
+interface SeenRequest {
   readonly host: string;
   readonly path: string;
   readonly method: string;
@@ -17,7 +17,7 @@ export interface SeenRequest {
 }
 
 /** Everything a test may change between two pulls. */
-export interface HubState {
+interface HubState {
   files: Map<string, Buffer>;
   commit: string;
   /** Paths stored with LFS: served by redirect to another origin. */
@@ -55,7 +55,7 @@ export function readTree(folder: string): Map<string, Buffer> {
   );
 }
 
-export const sha256 = (content: Buffer): string => createHash('sha256').update(content).digest('hex');
+const sha256 = (content: Buffer): string => createHash('sha256').update(content).digest('hex');
 const gitBlob = (content: Buffer): string =>
   createHash('sha1').update(`blob ${content.length}\0`).update(content).digest('hex');
 

@@ -96,6 +96,7 @@ describe('a whole pull', () => {
     expect(steps.every((step) => step.overallTotalBytes === total)).toBe(true);
     expect(overall).toEqual([...overall].sort((a, b) => a - b));
     expect(overall.at(-1)).toBe(total);
+    expect(overall.filter((bytes) => bytes === total)).toHaveLength(1);
     expect(new Set(steps.map((step) => step.file))).toEqual(new Set(WANTED));
   });
 });
