@@ -105,12 +105,13 @@ async function pullCommit(pull: Pull, target: string): Promise<void> {
   await mkdir(incoming, { recursive: true });
   const all = await fetchFiles(hub, repo, commit, signal);
   const selection = selectFiles(repo, all);
-  let files = selection.files;
+  let wanted = selection.files;
   if (selection.index) {
     const path = await obtain(pull, await withChecksum(pull, selection.index), () => undefined);
-    files = [...files, ...selectShards(repo, all, await readFile(path, 'utf8'))];
+    wanted = [...wanted, ...selectShards(repo, all, await readFile(path, 'utf8'))];
   }
-  files = await Promise.all(files.map((file) => withChecksum(pull, file)));
+  const files: HubFile[] = [];
+  for (const file of wanted) files.push(await withChecksum(pull, file));
   await assertRoom(pull, files);
   await obtainAll(pull, files);
   for (const file of files) {

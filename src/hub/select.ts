@@ -6,6 +6,9 @@ import type { HubFile } from './listing.ts';
 const SINGLE = 'model.safetensors';
 const INDEX = 'model.safetensors.index.json';
 
+/** It is parsed in memory; those of the largest models have a few MB. */
+const MAX_INDEX_BYTES = 64 * 2 ** 20;
+
 /** Weights in other formats are never read; some of them can run code when loaded. */
 const NEVER = /\.(?:bin|gguf|pt|pth|onnx|ckpt|h5|msgpack|pkl)$/i;
 const SIDE_FILES = [
@@ -42,6 +45,12 @@ export function selectFiles(repo: string, all: readonly HubFile[]): Selection {
   const single = all.find(({ path }) => path === SINGLE);
   if (single) return { files: [...files, single], index: null };
   const index = all.find(({ path }) => path === INDEX);
+  if (index && index.sizeBytes > MAX_INDEX_BYTES) {
+    throw new AppError(
+      'startup',
+      `expected ${INDEX} of at most ${MAX_INDEX_BYTES} bytes, got ${index.sizeBytes}`,
+    );
+  }
   if (index) return { files: [...files, index], index };
   throw new AppError('startup', `expected ${repo} to have ${SINGLE} or ${INDEX}, got neither`);
 }

@@ -314,6 +314,15 @@ describe('refusals', () => {
     expect(readdirSync(repoDir())).not.toContain(hub.commit);
   });
 
+  it('refuses an index too large to parse', async () => {
+    hub.files.delete(WEIGHTS);
+    hub.extraEntries = [
+      { type: 'file', path: 'model.safetensors.index.json', size: 2 ** 30, oid: '0'.repeat(40) },
+    ];
+    expect(await failure(pull())).toContain('of at most 67108864 bytes, got 1073741824');
+    expect(bytesServed()).toBe(0);
+  });
+
   it('refuses a listing that is no listing', async () => {
     hub.extraEntries = [{ type: 'file', path: 'config.json', size: -1 }];
     expect(await failure(pull())).toMatch(/expected a hub's reply from .*size/);
