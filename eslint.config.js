@@ -16,7 +16,10 @@ const layers = [
 const zones = layers.flatMap((names, i) =>
   names.map((name) => ({
     target: `./src/${name}`,
-    from: layers.slice(i + 1).flat().map((above) => `./src/${above}`),
+    from: layers
+      .slice(i + 1)
+      .flat()
+      .map((above) => `./src/${above}`),
   })),
 );
 
@@ -25,12 +28,20 @@ export default tseslint.config(
   eslint.configs.recommended,
   ...tseslint.configs.strictTypeChecked,
   {
-    languageOptions: { parserOptions: { projectService: { allowDefaultProject: ['*.js'] }, tsconfigRootDir: import.meta.dirname } },
+    languageOptions: {
+      parserOptions: {
+        projectService: { allowDefaultProject: ['*.js'] },
+        tsconfigRootDir: import.meta.dirname,
+      },
+    },
     plugins: { 'import-x': importX },
     rules: {
       'import-x/no-restricted-paths': ['error', { zones: zones.filter((z) => z.from.length > 0) }],
       'import-x/no-cycle': 'error',
-      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/restrict-template-expressions': [
+        'error',
+        { allowNumber: true, allowBoolean: true },
+      ],
       '@typescript-eslint/no-unnecessary-condition': ['error', { allowConstantLoopConditions: true }],
       '@typescript-eslint/consistent-type-imports': 'error',
     },

@@ -72,13 +72,34 @@ export interface Usage {
 
 /** Events of one request, in order; exactly one `done` or `error` is the last. */
 export type EngineEvent =
-  | { readonly type: 'progress'; readonly total: number; readonly cached: number; readonly processed: number; readonly timeMs: number }
+  | {
+      readonly type: 'progress';
+      readonly total: number;
+      readonly cached: number;
+      readonly processed: number;
+      readonly timeMs: number;
+    }
   | { readonly type: 'prompt_logprobs'; readonly logprobs: readonly (TokenLogprobs | null)[] }
-  | { readonly type: 'token'; readonly choice: number; readonly tokenId: number; readonly logprobs: TokenLogprobs | null }
+  | {
+      readonly type: 'token';
+      readonly choice: number;
+      readonly tokenId: number;
+      readonly logprobs: TokenLogprobs | null;
+    }
   /** `stopTokenId` is the id that ended the choice (it was emitted as no `token`), or null. */
-  | { readonly type: 'finished'; readonly choice: number; readonly reason: FinishReason; readonly stopTokenId: number | null }
+  | {
+      readonly type: 'finished';
+      readonly choice: number;
+      readonly reason: FinishReason;
+      readonly stopTokenId: number | null;
+    }
   | { readonly type: 'done'; readonly usage: Usage; readonly timings: Timings }
-  | { readonly type: 'error'; readonly code: ErrorCode; readonly message: string; readonly param: string | null };
+  | {
+      readonly type: 'error';
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly param: string | null;
+    };
 
 /** What the text and server layers need to know of the loaded model. */
 export interface ModelInfo {

@@ -1,4 +1,7 @@
-/** Finds where a descending order would be cut, without sorting: quickselect by mass. */
+/** Finds where a descending order would be cut, without sorting it all: radix selection by mass. */
+
+/** How a set of values is measured: its size, or the sum of its values. */
+export type Measure = 'count' | 'sum';
 
 export interface Cutoff {
   /** The smallest value that is still needed. */
@@ -7,45 +10,63 @@ export interface Cutoff {
   readonly massAbove: number;
 }
 
+/** A value as four digits of 16 bits; the most significant one holds sign, exponent and four bits of the mantissa. */
+const NUM_DIGITS = 4;
+/** Mass by digit; all zero between calls. */
+const massOf = new Float64Array(2 ** 16);
+/** As few values as sorting takes less time for than another pass over a table. */
+const FEW = 256;
+
 /**
- * Where to cut `values` [count], taken from the largest down, so that their mass reaches `target`.
- * Everything counts if the mass of all falls short of it. Permutes `values`. Time is O(count) on average.
+ * Where to cut `values` [count >= 1], taken from the largest down, so that their mass reaches `target` > 0; at the
+ * smallest value if the mass of all falls short of it. Overwrites `values`, which hold no NaN and no -0.
+ * Digit by digit from the most significant one, it keeps the values that agree with the answer so far.
  */
-export function findCutoff(values: Float64Array, target: number, massOf: (value: number) => number): Cutoff {
-  let start = 0;
-  let end = values.length;
+export function findCutoff(values: Float64Array, target: number, measure: Measure): Cutoff {
+  const digits = new Uint16Array(values.buffer, values.byteOffset, values.length * NUM_DIGITS);
+  let count = values.length;
   let massAbove = 0;
-  for (;;) {
-    const pivot = medianOfThree(values[start]!, values[(start + end) >> 1]!, values[end - 1]!);
-    // Dutch flag: larger values before `larger`, smaller ones from `smaller` on, equals between.
-    let larger = start;
-    let smaller = end;
-    let massLarger = 0;
-    for (let i = start; i < smaller;) {
-      const value = values[i]!;
-      if (value > pivot) {
-        massLarger += massOf(value);
-        values[i++] = values[larger]!;
-        values[larger++] = value;
-      } else if (value < pivot) {
-        values[i] = values[--smaller]!;
-        values[smaller] = value;
-      } else {
-        i++;
-      }
+  for (let place = NUM_DIGITS - 1; place >= 0 && count > FEW; place--) {
+    let lowest = massOf.length;
+    let highest = 0;
+    for (let i = 0; i < count; i++) {
+      const digit = digitAt(digits, i, place);
+      massOf[digit] = massOf[digit]! + (measure === 'sum' ? values[i]! : 1);
+      if (digit < lowest) lowest = digit;
+      if (digit > highest) highest = digit;
     }
-    const massEqual = (smaller - larger) * massOf(pivot);
-    if (massAbove + massLarger >= target) {
-      end = larger;
-    } else if (massAbove + massLarger + massEqual >= target || smaller === end) {
-      return { value: pivot, massAbove: massAbove + massLarger };
-    } else {
-      massAbove += massLarger + massEqual;
-      start = smaller;
-    }
+    let answer = highest;
+    while (answer > lowest && massAbove + massOf[answer]! < target) massAbove += massOf[answer--]!;
+    massOf.fill(0, lowest, highest + 1);
+    let kept = 0;
+    for (let i = 0; i < count; i++) if (digitAt(digits, i, place) === answer) values[kept++] = values[i]!;
+    count = kept;
   }
+  return cutSorted(values.subarray(0, count).sort(), massAbove, target, measure);
 }
 
-function medianOfThree(a: number, b: number, c: number): number {
-  return Math.max(Math.min(a, b), Math.min(Math.max(a, b), c));
+/**
+ * Digit `place` of the i-th value (little-endian), mapped so that larger values have larger digits: all bits of
+ * negative values are flipped, and the sign bit of the others.
+ */
+function digitAt(digits: Uint16Array, i: number, place: number): number {
+  const digit = digits[i * NUM_DIGITS + place]!;
+  if (digits[(i + 1) * NUM_DIGITS - 1]! >= 0x8000) return digit ^ 0xffff;
+  return place === NUM_DIGITS - 1 ? digit ^ 0x8000 : digit;
+}
+
+/** The same for `ascending` values, below others of mass `massAbove`. */
+function cutSorted(ascending: Float64Array, massAbove: number, target: number, measure: Measure): Cutoff {
+  let value = ascending.at(-1)!;
+  // Mass of the values larger than `value`, and of those down to the current one.
+  let above = massAbove;
+  let reached = massAbove;
+  for (let i = ascending.length - 1; i >= 0 && reached < target; i--) {
+    if (ascending[i]! < value) {
+      value = ascending[i]!;
+      above = reached;
+    }
+    reached += measure === 'sum' ? value : 1;
+  }
+  return { value, massAbove: above };
 }

@@ -5,7 +5,7 @@ import { expNegative } from './exp.kernel.ts';
 
 /**
  * log softmax of `logits` [vocabSize], summed in float64: at `tokenId`, and at the `numTop` most probable tokens
- * (equals by ascending id; all tokens if there are fewer).
+ * (equals by ascending id; fewer when fewer have any probability).
  * @throws AppError `internal` when the logits hold NaN or every token is masked.
  */
 export function tokenLogprobs(logits: Float32Array, tokenId: number, numTop: number): TokenLogprobs {
@@ -20,18 +20,19 @@ export function tokenLogprobs(logits: Float32Array, tokenId: number, numTop: num
   };
 }
 
-/** Ids of the `count` largest logits, largest first. For few: a sorted list that newcomers are inserted into. */
+/** Ids of the `count` largest logits above -Infinity, largest first. For few: newcomers are inserted into a sorted list. */
 function largestIds(logits: Float32Array, count: number): number[] {
   const ids: number[] = [];
   if (count === 0) return ids;
+  // Of those in the list, once it is full.
   let smallest = -Infinity;
   for (let id = 0; id < logits.length; id++) {
     const logit = logits[id]!;
-    if (ids.length === count && logit <= smallest) continue;
+    if (logit <= smallest) continue;
     let place = Math.min(ids.length, count - 1);
     for (; place > 0 && logits[ids[place - 1]!]! < logit; place--) ids[place] = ids[place - 1]!;
     ids[place] = id;
-    smallest = logits[ids.at(-1)!]!;
+    if (ids.length === count) smallest = logits[ids[count - 1]!]!;
   }
   return ids;
 }

@@ -1,7 +1,7 @@
 /** Logits to the distribution that is sampled: temperature, top-k, top-p and min-p, without sorting the vocabulary. */
 import type { SamplingParams } from '../protocol.ts';
 import { argmax } from './argmax.kernel.ts';
-import { findCutoff } from './cutoff.kernel.ts';
+import { findCutoff, type Measure } from './cutoff.kernel.ts';
 import type { Distribution, SamplingWorkspace } from './distribution.kernel.ts';
 import { expNegative } from './exp.kernel.ts';
 
@@ -13,7 +13,7 @@ const BLOCK = 64;
 /** Some tokens and their logits, ids ascending. */
 interface Candidates {
   readonly ids: Int32Array;
-  readonly logits: Float32Array | Float64Array;
+  readonly logits: Float32Array;
 }
 
 /**
@@ -46,8 +46,8 @@ function keepTopK(logits: Float32Array, k: number, workspace: SamplingWorkspace)
       kept[count++] = logit;
     }
   }
-  const length = keepLargest(ids.subarray(0, count), kept.subarray(0, count), k, () => 1, workspace);
-  return { ids: ids.subarray(0, length), logits: kept.subarray(0, length) };
+  const length = keepLargest(ids.subarray(0, count), kept.subarray(0, count), k, 'count', workspace);
+  return { ids: ids.subarray(0, length), logits: new Float32Array(kept.subarray(0, length)) };
 }
 
 /** A lower bound of the k-th largest logit: k blocks have a maximum of at least the k-th largest block maximum. */
@@ -58,9 +58,9 @@ function floorOfTopK(logits: Float32Array, k: number, scratch: Float64Array): nu
     const end = Math.min(logits.length, (block + 1) * BLOCK);
     let max = -Infinity;
     for (let id = block * BLOCK; id < end; id++) if (logits[id]! > max) max = logits[id]!;
-    scratch[block] = max;
+    scratch[block] = max + 0; // -0 becomes 0
   }
-  return findCutoff(scratch.subarray(0, numBlocks), k, () => 1).value;
+  return findCutoff(scratch.subarray(0, numBlocks), k, 'count').value;
 }
 
 /** softmax(logits / temperature); `max` is the largest logit. */
@@ -91,7 +91,7 @@ function keepTopP({ ids, probs }: Distribution, topP: number, workspace: Samplin
     workspace.ids.subarray(0, likely),
     probs.subarray(0, likely),
     topP,
-    (prob) => prob,
+    'sum',
     workspace,
   );
   return renormalized(length, workspace);
@@ -100,7 +100,7 @@ function keepTopP({ ids, probs }: Distribution, topP: number, workspace: Samplin
 /** Min-p sampling, https://arxiv.org/abs/2407.01082: the tokens at least `minP` times as probable as the most probable one. */
 function keepMinP({ ids, probs }: Distribution, minP: number, workspace: SamplingWorkspace): Distribution {
   let max = 0;
-  for (const prob of probs) if (prob > max) max = prob;
+  for (let i = 0; i < probs.length; i++) if (probs[i]! > max) max = probs[i]!;
   return renormalized(keepAtLeast(ids, probs, minP * max, workspace), workspace);
 }
 
@@ -129,12 +129,12 @@ function keepLargest(
   ids: Int32Array,
   values: Float64Array,
   target: number,
-  massOf: (value: number) => number,
+  measure: Measure,
   workspace: SamplingWorkspace,
 ): number {
   const scratch = workspace.scratch.subarray(0, values.length);
-  scratch.set(values);
-  const cutoff = findCutoff(scratch, target, massOf);
+  for (let i = 0; i < values.length; i++) scratch[i] = values[i]! + 0; // -0 becomes 0
+  const cutoff = findCutoff(scratch, target, measure);
   let missing = target - cutoff.massAbove;
   let count = 0;
   for (let i = 0; i < values.length; i++) {
@@ -142,7 +142,7 @@ function keepLargest(
     if (value < cutoff.value) continue;
     if (value === cutoff.value) {
       if (missing <= 0) continue;
-      missing -= massOf(value);
+      missing -= measure === 'sum' ? value : 1;
     }
     workspace.ids[count] = ids[i]!;
     workspace.probs[count++] = value;
@@ -153,7 +153,7 @@ function keepLargest(
 function renormalized(length: number, workspace: SamplingWorkspace): Distribution {
   const probs = workspace.probs.subarray(0, length);
   let total = 0;
-  for (const prob of probs) total += prob;
+  for (let i = 0; i < probs.length; i++) total += probs[i]!;
   normalize(probs, total);
   return { ids: workspace.ids.subarray(0, length), probs };
 }

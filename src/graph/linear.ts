@@ -1,0 +1,150 @@
+/** Linear layers of a graph: exact float32, or W8A8 (int8 weights, int8 activations, one scale per row). */
+import type { Checkpoint } from './safetensors.ts';
+import type { GraphBuilder } from './onnx.ts';
+import { quantiseRows, transposeInto } from './quantise.kernel.ts';
+import type { WeightFile } from './weight-file.ts';
+
+export type Precision = 'int8' | 'fp32';
+
+/** Rows of an activation, prepared once for all the linears that read it. */
+export interface Activation {
+  /** [M, in]: float32, or uint8 around 128. */
+  readonly rows: string;
+  /** [M, 1] largest magnitude of each row; null in float32. */
+  readonly rowScale: string | null;
+}
+
+/** One linear layer whose weights lie in the weights file; usable in any subgraph. */
+export interface Linear {
+  /** [M, in] prepared -> [M, out]. */
+  apply(graph: GraphBuilder, x: Activation): string;
+}
+
+export interface Linears {
+  prepare(graph: GraphBuilder, x: string): Activation;
+  /** Loads `[out_i, in]` tensors stacked along their rows as one linear; biases are read where the checkpoint has them. */
+  load(graph: GraphBuilder, tensorNames: readonly string[]): Linear;
+}
+
+/** Rows read from the checkpoint at a time: bounds the memory that conversion needs beside its result. */
+const ROWS_PER_READ = 8192;
+
+/** Activations are quantised as x / max|x| in steps of 1/127 around 128: a constant scale, whatever the row. */
+const STEP = 1 / 127;
+const ZERO_POINT = 128;
+/** Keeps a row of zeros from dividing by zero. */
+const SMALLEST_ROW_SCALE = 1e-30;
+
+interface Stack {
+  readonly names: readonly string[];
+  readonly inSize: number;
+  readonly outSize: number;
+}
+
+function stackOf(checkpoint: Checkpoint, names: readonly string[]): Stack {
+  const shapes = names.map((name) => checkpoint.find(name)?.shape ?? [0, 0]);
+  return { names, inSize: shapes[0]?.[1] ?? 0, outSize: shapes.reduce((sum, [rows = 0]) => sum + rows, 0) };
+}
+
+function* rowBlocks(
+  checkpoint: Checkpoint,
+  stack: Stack,
+): Generator<{ rows: Float32Array; first: number; count: number }> {
+  let first = 0;
+  for (const name of stack.names) {
+    const total = checkpoint.find(name)?.shape[0] ?? 0;
+    for (let row = 0; row < total; row += ROWS_PER_READ) {
+      const count = Math.min(ROWS_PER_READ, total - row);
+      yield { rows: checkpoint.readRows(name, row, count), first, count };
+      first += count;
+    }
+  }
+}
+
+function readBias(checkpoint: Checkpoint, stack: Stack): Float32Array | null {
+  const biases = stack.names.map((name) => name.replace(/\.weight$/, '.bias'));
+  if (biases.every((name) => checkpoint.find(name) === undefined)) return null;
+  const bias = new Float32Array(stack.outSize);
+  let at = 0;
+  stack.names.forEach((name, i) => {
+    const biasName = biases[i] ?? '';
+    if (checkpoint.find(biasName) !== undefined) bias.set(checkpoint.read(biasName), at);
+    at += checkpoint.find(name)?.shape[0] ?? 0;
+  });
+  return bias;
+}
+
+function addBias(graph: GraphBuilder, y: string, bias: string | null): string {
+  return bias === null ? y : graph.node('Add', [y, bias]);
+}
+
+function loadBias(
+  graph: GraphBuilder,
+  checkpoint: Checkpoint,
+  file: WeightFile,
+  stack: Stack,
+): string | null {
+  const bias = readBias(checkpoint, stack);
+  return bias === null ? null : graph.weight('bias', 'float', [stack.outSize], file.append(bias));
+}
+
+function floatLinears(checkpoint: Checkpoint, file: WeightFile): Linears {
+  return {
+    prepare: (_graph, x) => ({ rows: x, rowScale: null }),
+    load(graph, names) {
+      const stack = stackOf(checkpoint, names);
+      const weights = new Float32Array(stack.inSize * stack.outSize);
+      for (const { rows, first, count } of rowBlocks(checkpoint, stack)) {
+        transposeInto(weights, rows, first, count, stack.inSize, stack.outSize);
+      }
+      const weight = graph.weight('weight', 'float', [stack.inSize, stack.outSize], file.append(weights));
+      const bias = loadBias(graph, checkpoint, file, stack);
+      return { apply: (g, x) => addBias(g, g.node('MatMul', [x.rows, weight]), bias) };
+    },
+  };
+}
+
+/**
+ * W8A8. Scale and zero point of the quantised activations are constants, the row's own scale is multiplied back
+ * afterwards: per-row accuracy at per-tensor speed, and a row's result does not depend on its neighbours.
+ */
+function int8Linears(checkpoint: Checkpoint, file: WeightFile): Linears {
+  return {
+    prepare(graph, x) {
+      const largest = graph.node('ReduceMax', [graph.node('Abs', [x]), graph.constant('int64', [-1])], {
+        keepdims: 1,
+      });
+      const rowScale = graph.node('Max', [largest, graph.constant('float', [SMALLEST_ROW_SCALE], [])]);
+      const unit = graph.node('Div', [x, rowScale]);
+      const step = graph.constant('float', [STEP], []);
+      const rows = graph.node('QuantizeLinear', [unit, step, graph.constant('uint8', [ZERO_POINT], [])]);
+      return { rows, rowScale };
+    },
+    load(graph, names) {
+      const stack = stackOf(checkpoint, names);
+      const { inSize, outSize } = stack;
+      const weights = new Int8Array(inSize * outSize);
+      const scales = new Float32Array(outSize);
+      for (const { rows, first, count } of rowBlocks(checkpoint, stack)) {
+        const quantised = new Int8Array(rows.length);
+        quantiseRows(quantised, scales.subarray(first, first + count), rows, count, inSize);
+        transposeInto(weights, quantised, first, count, inSize, outSize);
+      }
+      const weight = graph.weight('weight', 'int8', [inSize, outSize], file.append(weights));
+      const scale = graph.weight('scale', 'float', [outSize], file.append(scales));
+      const bias = loadBias(graph, checkpoint, file, stack);
+      return {
+        apply(g, x) {
+          const step = g.constant('float', [STEP], []);
+          const zero = g.constant('uint8', [ZERO_POINT], []);
+          const product = g.contrib('MatMulIntegerToFloat', [x.rows, weight, step, scale, zero]);
+          return addBias(g, x.rowScale === null ? product : g.node('Mul', [product, x.rowScale]), bias);
+        },
+      };
+    },
+  };
+}
+
+export function linearsFor(precision: Precision, checkpoint: Checkpoint, file: WeightFile): Linears {
+  return precision === 'int8' ? int8Linears(checkpoint, file) : floatLinears(checkpoint, file);
+}

@@ -1,0 +1,214 @@
+/** Runs a compiled graph. The only file that knows onnxruntime. */
+import { InferenceSession, Tensor } from 'onnxruntime-node';
+import { AppError, errorMessage } from '../errors.ts';
+import type { AttentionShape } from './architecture.ts';
+import {
+  attentionCode,
+  cacheInputs,
+  cacheSlots,
+  decodeSizes,
+  distinctShapes,
+  SIGNALS,
+  type Signal,
+} from './attention.ts';
+import type { CompiledModel } from './compile.ts';
+
+/** Cache views of one KV head for a decode row. */
+export interface HeadView {
+  /** [entries, headDim] */
+  readonly keys: Float32Array;
+  readonly values: Float32Array;
+}
+
+/** Cache views of one KV head for a tile. */
+export interface TileHeadView {
+  /** [entries, headDim] that every row of the tile sees. */
+  readonly keys: Float32Array;
+  /** [columns, headDim] that some rows must not see. */
+  readonly tailKeys: Float32Array;
+  /** [entries + columns, headDim] */
+  readonly values: Float32Array;
+  /** [rows, columns] added to the scores of the tail: 0, or a large negative number. */
+  readonly mask: Float32Array;
+}
+
+export type AttentionFeed =
+  | { readonly kind: 'none' }
+  /** `slots` >= heads.length rows; the rows beyond are padding. */
+  | {
+      readonly kind: 'decode';
+      readonly shape: AttentionShape;
+      readonly slots: number;
+      readonly heads: readonly (readonly HeadView[])[];
+    }
+  | { readonly kind: 'tile'; readonly shape: AttentionShape; readonly heads: readonly TileHeadView[] };
+
+export interface LayerRun {
+  /** 0 opens the first layer, `numLayers` closes the last one and gives logits. */
+  readonly layer: number;
+  readonly numRows: number;
+  /** [numRows, hiddenSize] */
+  readonly hidden: Float32Array;
+  /** [numRows, queryHeads * headDim] of layer - 1; null for `none`. */
+  readonly query: Float32Array | null;
+  /** Each [numRows, headDim / 2]; null in the last run. */
+  readonly rope: { readonly cos: Float32Array; readonly sin: Float32Array } | null;
+  readonly attention: AttentionFeed;
+  readonly signal: Signal;
+}
+
+export interface LayerResult {
+  /** [numRows, hiddenSize], or [numRows, vocabSize] logits in the last run. */
+  readonly hidden: Float32Array;
+  /** [numRows, queryHeads * headDim] */
+  readonly query: Float32Array;
+  /** [kvHeads, numRows, headDim] */
+  readonly key: Float32Array;
+  readonly value: Float32Array;
+  /** The signals of all heads behind each other; empty when none was asked. */
+  readonly signal: Float32Array;
+}
+
+const EMPTY = new Float32Array(0);
+
+function scalar(value: number): Tensor {
+  return new Tensor('int64', BigInt64Array.of(BigInt(value)), []);
+}
+
+function matrix(data: Float32Array, rows: number): Tensor {
+  return new Tensor('float32', data, [rows, data.length / rows]);
+}
+
+/** One zero for every input that some runs leave alone; an empty decode slot attends to nothing but it. */
+function unusedInputs(shapes: readonly AttentionShape[], headDim: number): Record<string, Tensor> {
+  const entry = new Tensor('float32', new Float32Array(headDim), [1, headDim]);
+  const angle = new Tensor('float32', new Float32Array(headDim / 2), [1, headDim / 2]);
+  const inputs: Record<string, Tensor> = { query: entry, cos: angle, sin: angle };
+  const { heads, decode, tile } = cacheSlots(shapes);
+  for (let slot = 0; slot < decode; slot++) {
+    for (let head = 0; head < heads; head++) {
+      const names = cacheInputs(slot, head);
+      inputs[names.keys] = entry;
+      inputs[names.values] = entry;
+      if (slot >= tile) continue;
+      inputs[names.tailKeys] = entry;
+      inputs[names.mask] = matrix(new Float32Array(1), 1);
+    }
+  }
+  return inputs;
+}
+
+export class ModelSession {
+  /** Numbers of slots that a decode run can have, ascending. */
+  readonly decodeSizes: readonly number[];
+  readonly #session: InferenceSession;
+  readonly #shapes: readonly AttentionShape[];
+  readonly #numLayers: number;
+  readonly #headDim: number;
+  /** What an input that the run does not read is fed. */
+  readonly #unused: Readonly<Record<string, Tensor>>;
+  readonly #scalars = new Map<number, Tensor>();
+
+  private constructor(session: InferenceSession, model: CompiledModel) {
+    this.#session = session;
+    this.#shapes = distinctShapes(model.architecture.layers);
+    this.#numLayers = model.architecture.layers.length;
+    this.#headDim = model.architecture.config.headDim;
+    this.#unused = unusedInputs(this.#shapes, this.#headDim);
+    this.decodeSizes = decodeSizes(this.#shapes);
+  }
+
+  /** @throws AppError `startup` when the graph cannot be loaded */
+  static async create(model: CompiledModel, threads: number): Promise<ModelSession> {
+    try {
+      const session = await InferenceSession.create(model.graphFile, {
+        intraOpNumThreads: threads,
+        interOpNumThreads: 1,
+        executionMode: 'sequential',
+        graphOptimizationLevel: 'all',
+        logSeverityLevel: 3,
+        // Exact u8 x s8 products on processors without VNNI, where the fast kernel saturates.
+        extra: { session: { x64quantprecision: '1' } },
+      });
+      return new ModelSession(session, model);
+    } catch (error) {
+      throw new AppError('startup', `cannot load ${model.graphFile}: ${errorMessage(error)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  #scalar(value: number): Tensor {
+    let tensor = this.#scalars.get(value);
+    if (tensor === undefined) this.#scalars.set(value, (tensor = scalar(value)));
+    return tensor;
+  }
+
+  #entries(data: Float32Array): Tensor {
+    return new Tensor('float32', data, [data.length / this.#headDim, this.#headDim]);
+  }
+
+  #feedCaches(feeds: Record<string, Tensor>, attention: AttentionFeed, numRows: number): void {
+    if (attention.kind === 'none') return;
+    if (attention.kind === 'decode') {
+      attention.heads.forEach((heads, slot) => {
+        heads.forEach((view, j) => {
+          const names = cacheInputs(slot, j);
+          feeds[names.keys] = this.#entries(view.keys);
+          feeds[names.values] = this.#entries(view.values);
+        });
+      });
+      return;
+    }
+    const masks = new Map<Float32Array, Tensor>();
+    attention.heads.forEach((view, j) => {
+      const names = cacheInputs(0, j);
+      feeds[names.keys] = this.#entries(view.keys);
+      feeds[names.tailKeys] = this.#entries(view.tailKeys);
+      feeds[names.values] = this.#entries(view.values);
+      const mask = masks.get(view.mask) ?? matrix(view.mask, numRows);
+      masks.set(view.mask, mask);
+      feeds[names.mask] = mask;
+    });
+  }
+
+  async run(run: LayerRun): Promise<LayerResult> {
+    const { layer, numRows, attention } = run;
+    const shapes = this.#shapes;
+    const code =
+      attention.kind === 'none'
+        ? 0
+        : attentionCode(shapes, { ...attention, slots: attention.kind === 'decode' ? attention.slots : 1 });
+    const feeds: Record<string, Tensor> = {
+      ...this.#unused,
+      layer: this.#scalar(layer),
+      attention: this.#scalar(code),
+      signals: this.#scalar(SIGNALS[run.signal]),
+      hidden: matrix(run.hidden, numRows),
+    };
+    if (run.query !== null) feeds['query'] = matrix(run.query, numRows);
+    if (run.rope !== null) {
+      feeds['cos'] = matrix(run.rope.cos, numRows);
+      feeds['sin'] = matrix(run.rope.sin, numRows);
+    }
+    this.#feedCaches(feeds, attention, numRows);
+    const [hidden = '', query = '', key = '', value = '', signal = ''] = this.#session.outputNames;
+    // The run that opens layer 0 would only copy its hidden rows.
+    const wanted = layer === 0 ? [] : [hidden];
+    if (layer < this.#numLayers) wanted.push(query, key, value);
+    if (run.signal !== 'none') wanted.push(signal);
+    const results = await this.#session.run(feeds, wanted);
+    const data = (name: string): Float32Array => (results[name]?.data as Float32Array | undefined) ?? EMPTY;
+    return {
+      hidden: layer === 0 ? run.hidden : data(hidden),
+      query: data(query),
+      key: data(key),
+      value: data(value),
+      signal: data(signal),
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#session.release();
+  }
+}

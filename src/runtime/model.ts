@@ -1,0 +1,59 @@
+/** A loaded model: its session, embedding table, rotary angles and the shape of its cache. */
+import type { Architecture } from '../graph/architecture.ts';
+import { compileModel } from '../graph/compile.ts';
+import { EmbeddingTable } from '../graph/embedding.ts';
+import type { Precision } from '../graph/linear.ts';
+import { RopeTable, ropeFrequencies } from '../graph/rope.ts';
+import { ModelSession } from '../graph/session.ts';
+import type { KvShape } from '../kv/sequence-cache.ts';
+import type { ModelInfo } from './protocol.ts';
+
+export interface LoadOptions {
+  readonly modelDir: string;
+  readonly precision: Precision;
+  /** Threads of the arithmetic. */
+  readonly threads: number;
+  readonly cacheDir: string;
+  readonly onProgress?: (message: string) => void;
+}
+
+export class Model {
+  readonly architecture: Architecture;
+  readonly session: ModelSession;
+  readonly embedding: EmbeddingTable;
+  readonly rope: RopeTable;
+  readonly kvShape: KvShape;
+  readonly info: ModelInfo;
+
+  private constructor(architecture: Architecture, session: ModelSession, embedding: EmbeddingTable) {
+    const { config, layers } = architecture;
+    this.architecture = architecture;
+    this.session = session;
+    this.embedding = embedding;
+    this.rope = new RopeTable(ropeFrequencies(config.rope, config.headDim));
+    this.kvShape = layers.map(({ attention }) => ({
+      kvHeads: attention?.kvHeads ?? 0,
+      headDim: config.headDim,
+    }));
+    this.info = { contextLength: config.contextLength, vocabSize: config.vocabSize };
+  }
+
+  /** @throws AppError `startup` */
+  static async load(options: LoadOptions): Promise<Model> {
+    const compiled = await compileModel(options.modelDir, options);
+    // Reports an unsupported rope type before the weights are loaded.
+    ropeFrequencies(compiled.architecture.config.rope, compiled.architecture.config.headDim);
+    const session = await ModelSession.create(compiled, options.threads);
+    const embedding = new EmbeddingTable(compiled.dir, compiled.architecture.config, options.precision);
+    return new Model(compiled.architecture, session, embedding);
+  }
+
+  get numLayers(): number {
+    return this.architecture.layers.length;
+  }
+
+  async close(): Promise<void> {
+    this.embedding.close();
+    await this.session.close();
+  }
+}
