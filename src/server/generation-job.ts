@@ -1,0 +1,47 @@
+/** What a route asks of the generation module, and the events it hears back. */
+import type { FinishReason, SamplingParams, Timings, TokenLogprobs, Usage } from '../runtime/protocol.ts';
+import type { Released } from './choice-text.ts';
+
+export interface GenerationJob {
+  /** Unique in this process; engine requests are named after it. */
+  readonly id: string;
+  readonly prompts: readonly { readonly ids: Int32Array; readonly maxTokens: number }[];
+  readonly numChoices: number;
+  readonly sampling: SamplingParams;
+  readonly minTokens: number;
+  readonly stop: readonly string[];
+  readonly stopTokenIds: readonly number[];
+  readonly promptLogprobs: number | null;
+  readonly priority: number;
+  readonly cachePrompt: boolean;
+  readonly reportProgress: boolean;
+  /** Time from now on until the job fails with `timeout`; null = none. */
+  readonly maxTimeMs: number | null;
+}
+
+export type PromptLogprobs = readonly (TokenLogprobs | null)[];
+
+/** Choice i of prompt p has index `p * numChoices + i`. One `end` is the last event. */
+export type GenerationEvent =
+  | {
+      readonly type: 'progress';
+      readonly total: number;
+      readonly cached: number;
+      readonly processed: number;
+      readonly timeMs: number;
+    }
+  /** The choice's first token or its end is there; nothing of it came before. */
+  | { readonly type: 'start'; readonly choice: number; readonly promptLogprobs: PromptLogprobs | null }
+  | ({ readonly type: 'delta'; readonly choice: number } & Released)
+  | {
+      readonly type: 'finish';
+      readonly choice: number;
+      readonly reason: FinishReason;
+      readonly isLast: boolean;
+    }
+  | { readonly type: 'end'; readonly usage: Usage; readonly timings: Timings };
+
+/** The client left: nobody reads a reply. */
+export class ClientGoneError extends Error {
+  override name = 'ClientGoneError';
+}

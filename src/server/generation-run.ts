@@ -1,0 +1,154 @@
+/** The state of one generation job: engine events in, generation events out. */
+import { AppError, invariant } from '../errors.ts';
+import type { EngineEvent, FinishReason, GenerationRequest } from '../runtime/protocol.ts';
+import { ChoiceText } from './choice-text.ts';
+import type { Released } from './choice-text.ts';
+import type { GenerationEvent, GenerationJob, PromptLogprobs } from './generation-job.ts';
+import type { LoadedModel } from './model.ts';
+import { sumTimings, sumUsage } from './usage.ts';
+
+type Of<T extends EngineEvent['type']> = Extract<EngineEvent, { type: T }>;
+
+interface PromptState {
+  readonly request: GenerationRequest;
+  readonly choices: readonly { readonly text: ChoiceText; hasStarted: boolean }[];
+  logprobs: PromptLogprobs | null;
+  progress: Of<'progress'> | null;
+  done: Of<'done'> | null;
+}
+
+export class GenerationRun {
+  readonly #model: LoadedModel;
+  readonly #prompts: readonly PromptState[];
+  readonly #numChoices: number;
+  #numUnfinished: number;
+
+  constructor(model: LoadedModel, job: GenerationJob, requests: readonly GenerationRequest[]) {
+    this.#model = model;
+    this.#numChoices = job.numChoices;
+    this.#numUnfinished = requests.length * job.numChoices;
+    this.#prompts = requests.map((request) => ({
+      request,
+      choices: Array.from({ length: job.numChoices }, () => ({
+        text: new ChoiceText(model.tokenizer, request.promptIds, job),
+        hasStarted: false,
+      })),
+      logprobs: null,
+      progress: null,
+      done: null,
+    }));
+  }
+
+  /** @throws AppError for an `error` event */
+  *handle(promptIndex: number, event: EngineEvent): Generator<GenerationEvent, void, void> {
+    const prompt = this.#prompts[promptIndex];
+    invariant(prompt, `prompt ${promptIndex} exists`);
+    switch (event.type) {
+      case 'progress':
+        prompt.progress = event;
+        yield this.#progress(event.timeMs);
+        break;
+      case 'prompt_logprobs':
+        prompt.logprobs = event.logprobs;
+        break;
+      case 'token':
+        yield* this.#token(promptIndex, prompt, event);
+        break;
+      case 'finished':
+        yield* this.#finish(promptIndex, prompt, event.choice, event.reason);
+        break;
+      case 'done':
+        prompt.done = event;
+        break;
+      case 'error':
+        throw new AppError(event.code, event.message, { param: event.param });
+    }
+  }
+
+  end(): GenerationEvent {
+    const done = this.#prompts.map((prompt) => {
+      invariant(prompt.done, 'the engine ends every request with done or error');
+      return prompt.done;
+    });
+    const numDropped = this.#prompts
+      .flatMap(({ choices }) => choices)
+      .reduce((sum, { text }) => sum + text.numDropped, 0);
+    const usage = sumUsage(done.map((event) => event.usage));
+    return {
+      type: 'end',
+      usage: { ...usage, completionTokens: usage.completionTokens - numDropped },
+      timings: sumTimings(done.map((event) => event.timings)),
+    };
+  }
+
+  *#token(
+    promptIndex: number,
+    prompt: PromptState,
+    event: Of<'token'>,
+  ): Generator<GenerationEvent, void, void> {
+    const { text } = this.#choice(prompt, event.choice);
+    const wasFinished = text.isFinished;
+    yield* this.#start(promptIndex, prompt, event.choice);
+    const released = text.push(event.tokenId, event.logprobs);
+    yield* this.#delta(promptIndex, event.choice, released);
+    if (wasFinished || text.finishReason === null) return;
+    this.#model.engine.stopChoice(prompt.request.id, event.choice);
+    yield this.#finishEvent(promptIndex, event.choice, text.finishReason);
+  }
+
+  *#finish(
+    promptIndex: number,
+    prompt: PromptState,
+    choice: number,
+    reason: FinishReason,
+  ): Generator<GenerationEvent, void, void> {
+    const { text } = this.#choice(prompt, choice);
+    if (text.isFinished) return;
+    yield* this.#start(promptIndex, prompt, choice);
+    yield* this.#delta(promptIndex, choice, text.finish(reason));
+    yield this.#finishEvent(promptIndex, choice, text.finishReason ?? reason);
+  }
+
+  *#start(promptIndex: number, prompt: PromptState, choice: number): Generator<GenerationEvent, void, void> {
+    const state = this.#choice(prompt, choice);
+    if (state.hasStarted) return;
+    state.hasStarted = true;
+    yield { type: 'start', choice: this.#index(promptIndex, choice), promptLogprobs: prompt.logprobs };
+  }
+
+  *#delta(promptIndex: number, choice: number, released: Released): Generator<GenerationEvent, void, void> {
+    if (released.text === '' && released.tokens.length === 0) return;
+    yield { type: 'delta', choice: this.#index(promptIndex, choice), ...released };
+  }
+
+  #finishEvent(promptIndex: number, choice: number, reason: FinishReason): GenerationEvent {
+    this.#numUnfinished--;
+    return {
+      type: 'finish',
+      choice: this.#index(promptIndex, choice),
+      reason,
+      isLast: this.#numUnfinished === 0,
+    };
+  }
+
+  /** Over all prompts of the job. */
+  #progress(timeMs: number): GenerationEvent {
+    const sum = { total: 0, cached: 0, processed: 0 };
+    for (const { progress, request } of this.#prompts) {
+      sum.total += progress?.total ?? request.promptIds.length;
+      sum.cached += progress?.cached ?? 0;
+      sum.processed += progress?.processed ?? 0;
+    }
+    return { type: 'progress', ...sum, timeMs };
+  }
+
+  #choice(prompt: PromptState, index: number): { readonly text: ChoiceText; hasStarted: boolean } {
+    const choice = prompt.choices[index];
+    invariant(choice, `choice ${index} exists`);
+    return choice;
+  }
+
+  #index(promptIndex: number, choice: number): number {
+    return promptIndex * this.#numChoices + choice;
+  }
+}

@@ -1,0 +1,33 @@
+/** Whether the server takes work: loading, ready or draining. */
+import { AppError } from '../errors.ts';
+import type { LoadedModel } from './model.ts';
+
+export class Lifecycle {
+  #model: LoadedModel | null = null;
+  #isDraining = false;
+
+  get state(): 'loading' | 'ready' | 'draining' {
+    if (this.#isDraining) return 'draining';
+    return this.#model === null ? 'loading' : 'ready';
+  }
+
+  setReady(model: LoadedModel): void {
+    this.#model = model;
+  }
+
+  startDraining(): void {
+    this.#isDraining = true;
+  }
+
+  /** The model, for reading what it is. @throws AppError `model_loading` */
+  get model(): LoadedModel {
+    if (this.#model === null) throw new AppError('model_loading', 'the model is still loading');
+    return this.#model;
+  }
+
+  /** The model, for new work. @throws AppError `model_loading`, `draining` */
+  admit(): LoadedModel {
+    if (this.#isDraining) throw new AppError('draining', 'the server is shutting down and takes no new work');
+    return this.model;
+  }
+}

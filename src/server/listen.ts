@@ -1,0 +1,96 @@
+/** Binds the app to a socket, and stops it without cutting off running work. */
+import { createServer } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { getRequestListener } from '@hono/node-server';
+import { AppError, errorMessage } from '../errors.ts';
+import { createApp } from './app.ts';
+import type { ServerContext } from './context.ts';
+import { REQUEST_ID_HEADER, chooseRequestId } from './request-id.ts';
+
+export interface Listener {
+  /** Such as `http://127.0.0.1:8000`. */
+  readonly url: string;
+  /** Takes no new work, waits for running work up to `timeoutMs`, then closes every connection. */
+  drain(timeoutMs: number): Promise<void>;
+}
+
+/** @throws AppError `startup` when the address cannot be had */
+export async function listen(context: ServerContext): Promise<Listener> {
+  const { host, port } = context.config;
+  const app = createApp(context);
+  const handle = getRequestListener(app.fetch, { errorHandler: refuseRequest, hostname: host });
+  const work = new RunningWork();
+  const server = createServer((incoming, outgoing) => {
+    work.track(incoming, outgoing);
+    void handle(incoming, outgoing);
+  });
+  await bind(server, host, port);
+  return {
+    url: formatUrl(host, (server.address() as AddressInfo).port),
+    async drain(timeoutMs) {
+      context.lifecycle.startDraining();
+      await work.ended(timeoutMs);
+      await new Promise<void>((resolve) => {
+        server.close(() => {
+          resolve();
+        });
+        server.closeAllConnections();
+      });
+    },
+  };
+}
+
+/** Replies being written to requests that can start work: all but reads. */
+class RunningWork {
+  readonly #replies = new Set<ServerResponse>();
+  #onIdle: () => void = () => undefined;
+
+  track(incoming: IncomingMessage, outgoing: ServerResponse): void {
+    if (incoming.method !== 'POST') return;
+    this.#replies.add(outgoing);
+    outgoing.once('close', () => {
+      this.#replies.delete(outgoing);
+      if (this.#replies.size === 0) this.#onIdle();
+    });
+  }
+
+  async ended(timeoutMs: number): Promise<void> {
+    if (this.#replies.size === 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs);
+      this.#onIdle = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+function bind(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => {
+      reject(
+        new AppError('startup', `cannot listen on ${host}:${port}: ${errorMessage(error)}`, { cause: error }),
+      );
+    });
+    server.listen(port, host, () => {
+      server.removeAllListeners('error');
+      resolve();
+    });
+  });
+}
+
+/** An IPv6 address stands in brackets. */
+function formatUrl(host: string, port: number): string {
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+/** For what never reaches the app: a request target or host header that makes no URL. */
+function refuseRequest(error: unknown): Response {
+  const body = new AppError('invalid_request', `bad request: ${errorMessage(error)}`).toBody();
+  return Response.json(
+    { error: body },
+    { status: 400, headers: { [REQUEST_ID_HEADER]: chooseRequestId(undefined) } },
+  );
+}

@@ -1,0 +1,81 @@
+/** The loaded model as routes see it: text layer, engine, and what its own files say about generation. */
+import { existsSync } from 'node:fs';
+import { basename } from 'node:path';
+import { z } from 'zod';
+import type { Engine } from '../runtime/protocol.ts';
+import { ChatTemplate } from '../text/chat-template.ts';
+import { readModelJson } from '../text/model-file.ts';
+import { Tokenizer } from '../text/tokenizer.ts';
+
+/** What a field means when the client leaves it out. */
+export interface SamplingDefaults {
+  readonly temperature: number;
+  readonly topP: number;
+  readonly topK: number;
+  readonly minP: number;
+  readonly repetitionPenalty: number;
+  /** Completion tokens of a chat; null = what fits in the context. */
+  readonly maxTokens: number | null;
+}
+
+export interface LoadedModel {
+  /** Name on the wire. */
+  readonly id: string;
+  /** Unix time in seconds. */
+  readonly createdSeconds: number;
+  readonly engine: Engine;
+  readonly tokenizer: Tokenizer;
+  readonly template: ChatTemplate;
+  readonly endOfSequenceIds: readonly number[];
+  readonly defaults: SamplingDefaults;
+}
+
+const tokenIds = z
+  .union([z.int(), z.array(z.int())], { error: 'expected a token id or a list of them' })
+  .nullish();
+
+const generationConfigSchema = z.object({
+  eos_token_id: tokenIds,
+  do_sample: z.boolean().nullish(),
+  temperature: z.number().min(0).nullish(),
+  top_p: z.number().min(0).max(1).nullish(),
+  top_k: z.int().nullish(),
+  min_p: z.number().min(0).max(1).nullish(),
+  repetition_penalty: z.number().gt(0).nullish(),
+  max_new_tokens: z.int().min(1).nullish(),
+});
+
+/** @throws AppError `startup` naming the file. */
+export function describeModel(modelDir: string, id: string, engine: Engine): LoadedModel {
+  const generation = readModelJson(modelDir, 'generation_config.json', generationConfigSchema) ?? {};
+  const config = readModelJson(modelDir, 'config.json', z.object({ eos_token_id: tokenIds }));
+  return {
+    id,
+    createdSeconds: Math.floor(Date.now() / 1000),
+    engine,
+    tokenizer: Tokenizer.load(modelDir),
+    template: ChatTemplate.load(modelDir),
+    endOfSequenceIds: [generation.eos_token_id ?? config?.eos_token_id ?? []].flat(),
+    defaults: samplingDefaults(generation),
+  };
+}
+
+/**
+ * As vLLM, values of `generation_config.json` become the defaults; beyond vLLM, an explicit `do_sample: false`
+ * means greedy, which is what the model's authors asked for. `max_new_tokens` is a default here, never a ceiling.
+ */
+function samplingDefaults(generation: Partial<z.infer<typeof generationConfigSchema>>): SamplingDefaults {
+  return {
+    temperature: generation.do_sample === false ? 0 : (generation.temperature ?? 1),
+    topP: generation.top_p ?? 1,
+    topK: Math.max(0, generation.top_k ?? 0),
+    minP: generation.min_p ?? 0,
+    repetitionPenalty: generation.repetition_penalty ?? 1,
+    maxTokens: generation.max_new_tokens ?? null,
+  };
+}
+
+/** The name a model is served under: that of its folder, or its hub id without the revision. */
+export function modelId(requested: string, modelDir: string): string {
+  return existsSync(requested) ? basename(modelDir) : requested.replace(/@.*$/, '');
+}

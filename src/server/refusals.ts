@@ -1,0 +1,128 @@
+/** Refuses what the server cannot do, by name; values that mean "off" pass. */
+import { AppError } from '../errors.ts';
+import { describe } from '../validation.ts';
+import type { ChatMessageInput } from './schemas/chat-messages.ts';
+import type { RefusedFields, SamplingFields } from './schemas/fields.ts';
+
+export const PRUNING_HEADER = 'x-coppice-pruning';
+
+/** Per field: whether a value (never null or absent) asks for nothing, and what is valid instead. */
+const REFUSED: Readonly<Record<keyof RefusedFields, { isOff: (value: unknown) => boolean; valid: string }>> =
+  {
+    best_of: { isOff: (value) => value === 1, valid: 'best_of is not supported; expected 1 or no value' },
+    audio: { isOff: () => false, valid: 'audio output is not supported; expected no value' },
+    modalities: {
+      isOff: (value) => Array.isArray(value) && value.length === 1 && value[0] === 'text',
+      valid: 'only text output is supported; expected ["text"]',
+    },
+    functions: { isOff: () => false, valid: 'functions are not supported; expected no value' },
+    function_call: { isOff: () => false, valid: 'functions are not supported; expected no value' },
+    background: {
+      isOff: (value) => value === false,
+      valid: 'background work is not supported; expected false or no value',
+    },
+    tools: {
+      isOff: (value) => Array.isArray(value) && value.length === 0,
+      valid: 'tools are not supported; expected no value',
+    },
+    tool_choice: {
+      isOff: (value) => value === 'none',
+      valid: 'tools are not supported; expected "none" or no value',
+    },
+    response_format: {
+      isOff: (value) =>
+        typeof value === 'object' && value !== null && 'type' in value && value.type === 'text',
+      valid: 'only plain text output is supported; expected {"type":"text"} or no value',
+    },
+    suffix: { isOff: (value) => value === '', valid: 'suffix is not supported; expected no value' },
+  };
+
+/** @throws AppError `unsupported_parameter` */
+export function refuseFields(fields: RefusedFields): void {
+  for (const [name, { isOff, valid }] of Object.entries(REFUSED)) {
+    const value = fields[name as keyof RefusedFields];
+    if (value === undefined || value === null || isOff(value)) continue;
+    throw new AppError('unsupported_parameter', `${valid}, got ${describe(value)}`, { param: name });
+  }
+}
+
+/** @throws AppError `unsupported_parameter`, `unsupported_value` for content that no loaded model can read. */
+export function refuseMessages(messages: readonly ChatMessageInput[]): void {
+  for (const [i, message] of messages.entries()) {
+    const where = `messages[${i}]`;
+    if (!('content' in message)) {
+      throw new AppError('unsupported_value', `tool results are not supported, got role "${message.role}"`, {
+        param: `${where}.role`,
+      });
+    }
+    if (message.role === 'assistant') refuseAssistant(message, where);
+    if (!Array.isArray(message.content)) continue;
+    for (const [j, part] of message.content.entries()) {
+      if (part.type === 'text') continue;
+      throw new AppError(
+        'unsupported_value',
+        `the loaded model reads text only, got a part of type "${part.type}"`,
+        {
+          param: `${where}.content[${j}].type`,
+        },
+      );
+    }
+  }
+}
+
+function refuseAssistant(message: ChatMessageInput & { role: 'assistant' }, where: string): void {
+  const { tool_calls: toolCalls, content } = message;
+  if (
+    toolCalls !== undefined &&
+    toolCalls !== null &&
+    !(Array.isArray(toolCalls) && toolCalls.length === 0)
+  ) {
+    throw new AppError('unsupported_parameter', 'tool calls are not supported', {
+      param: `${where}.tool_calls`,
+    });
+  }
+  if (content === undefined || content === null) {
+    throw new AppError('invalid_request', `${where}.content: expected a string or a list of content parts`, {
+      param: `${where}.content`,
+    });
+  }
+}
+
+const FAMILIES: ReadonlySet<string> = new Set(['tokens', 'kv', 'visual', 'layers']);
+
+/** The reply's `pruning` object; null when nothing was asked. No policy exists yet: only "none" is valid. */
+export function readPruning(fields: SamplingFields, header: string | undefined): { preset: 'none' } | null {
+  const fromBody = fields.pruning ?? undefined;
+  if (fromBody === undefined && header !== undefined && header !== 'none') {
+    throw new AppError('invalid_request', `${PRUNING_HEADER}: expected "none", got ${describe(header)}`, {
+      param: PRUNING_HEADER,
+    });
+  }
+  const { speculative } = fields;
+  if (speculative !== undefined && speculative !== null && speculative !== false) {
+    throw new AppError(
+      'invalid_request',
+      `speculative: expected false (no drafter is available), got ${describe(speculative)}`,
+      {
+        param: 'speculative',
+      },
+    );
+  }
+  const asked = fromBody ?? header;
+  if (asked === undefined) return null;
+  if (asked === 'none') return { preset: 'none' };
+  throw new AppError(
+    'invalid_request',
+    `pruning: expected "none" (no policy is available), got ${describe(asked)}`,
+    {
+      param: pruningParam(asked),
+    },
+  );
+}
+
+function pruningParam(asked: unknown): string {
+  if (typeof asked !== 'object' || asked === null || Array.isArray(asked)) return 'pruning';
+  const family = Object.keys(asked).find((name) => !FAMILIES.has(name)) ?? Object.keys(asked)[0];
+  if (family === undefined) return 'pruning';
+  return FAMILIES.has(family) ? `pruning.${family}.policy` : `pruning.${family}`;
+}

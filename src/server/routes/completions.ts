@@ -1,0 +1,157 @@
+/** `POST /v1/completions`: continues one prompt or several, given as text or token ids. */
+import { AppError, invariant } from '../../errors.ts';
+import { Detokenizer } from '../../text/detokenizer.ts';
+import { readBody } from '../body.ts';
+import { countCharacters } from '../choice-text.ts';
+import type { AppContext, ServerContext } from '../context.ts';
+import type { PromptLogprobs } from '../generation-job.ts';
+import { checkModelName, checkTokenIds, createJob } from '../job.ts';
+import { concatLegacy, legacyLogprobs } from '../logprobs.ts';
+import type { LegacyLogprobs, TokenNames } from '../logprobs.ts';
+import type { LoadedModel } from '../model.ts';
+import { PRUNING_HEADER, readPruning, refuseFields } from '../refusals.ts';
+import { reply } from '../reply.ts';
+import type { ReplyShape } from '../reply.ts';
+import { completionBody } from '../schemas/bodies.ts';
+import type { PromptField } from '../schemas/prompts.ts';
+
+/** OpenAI's default for this route. */
+const DEFAULT_MAX_TOKENS = 16;
+
+interface Prompt {
+  readonly ids: readonly number[];
+  /** What `echo` repeats. */
+  readonly text: string;
+}
+
+export function completions(context: ServerContext) {
+  return async (c: AppContext): Promise<Response> => {
+    const model = context.lifecycle.admit();
+    const body = await readBody(c, completionBody, context.config.limits.body_bytes);
+    checkModelName(body.model, model);
+    refuseFields(body);
+    const pruning = readPruning(body, c.req.header(PRUNING_HEADER));
+    const hasEcho = body.echo ?? false;
+    if (body.max_tokens === 0 && !hasEcho) {
+      throw new AppError('invalid_request', 'max_tokens: expected at least 1, or "echo": true beside 0', {
+        param: 'max_tokens',
+      });
+    }
+    const prompts = readPrompts(body.prompt, model);
+    const logprobs = body.logprobs ?? null;
+    const job = createJob(body, model, {
+      idPrefix: 'cmpl-',
+      prompts: prompts.map(({ ids }) => ids),
+      promptParam: 'prompt',
+      maxTokens: body.max_tokens ?? null,
+      maxTokensParam: 'max_tokens',
+      defaultMaxTokens: DEFAULT_MAX_TOKENS,
+      logprobs,
+      // The engine runs a prompt without a completion only for the prompt's log-probabilities.
+      promptLogprobs: hasEcho ? (logprobs ?? (body.max_tokens === 0 ? 0 : null)) : null,
+    });
+    const names = { tokenizer: model.tokenizer, asIds: body.return_tokens_as_token_ids ?? false };
+    return reply(c, context, {
+      model,
+      job,
+      shape: new CompletionShape(names, prompts, job.numChoices, { hasEcho, hasLogprobs: logprobs !== null }),
+      isStreamed: body.stream ?? false,
+      includeUsage: body.stream_options?.include_usage ?? false,
+      pruning,
+    });
+  };
+}
+
+function readPrompts(field: PromptField, model: LoadedModel): Prompt[] {
+  if (typeof field === 'string') return [textPrompt(field, model)];
+  if (typeof field[0] === 'number') return [idsPrompt(field as number[], model, 'prompt')];
+  return (field as (string | number[])[]).map((prompt, i) =>
+    typeof prompt === 'string' ? textPrompt(prompt, model) : idsPrompt(prompt, model, `prompt[${i}]`),
+  );
+}
+
+function textPrompt(text: string, { tokenizer }: LoadedModel): Prompt {
+  return { ids: tokenizer.encode(text), text };
+}
+
+function idsPrompt(ids: readonly number[], model: LoadedModel, param: string): Prompt {
+  checkTokenIds(ids, model, param);
+  return { ids, text: model.tokenizer.decode(ids.filter((id) => model.tokenizer.has(id))) };
+}
+
+interface ShapeOptions {
+  readonly hasEcho: boolean;
+  readonly hasLogprobs: boolean;
+}
+
+class CompletionShape implements ReplyShape {
+  readonly wholeObject = 'text_completion';
+  readonly chunkObject = 'text_completion';
+  readonly #names: TokenNames;
+  readonly #prompts: readonly Prompt[];
+  readonly #numChoices: number;
+  readonly #options: ShapeOptions;
+
+  constructor(names: TokenNames, prompts: readonly Prompt[], numChoices: number, options: ShapeOptions) {
+    this.#names = names;
+    this.#prompts = prompts;
+    this.#numChoices = numChoices;
+    this.#options = options;
+  }
+
+  begin({ choice, promptLogprobs }: Parameters<ReplyShape['begin']>[0]): object | null {
+    if (!this.#options.hasEcho) return null;
+    const prompt = this.#prompt(choice);
+    return this.#choice(choice, prompt.text, this.#echoed(prompt, promptLogprobs), null);
+  }
+
+  delta({ choice, text, tokens }: Parameters<ReplyShape['delta']>[0]): object {
+    const logprobs = this.#options.hasLogprobs
+      ? legacyLogprobs(this.#names, tokens, this.#firstOffset(choice))
+      : null;
+    return this.#choice(choice, text, logprobs, null);
+  }
+
+  finish({ choice, reason }: Parameters<ReplyShape['finish']>[0]): object {
+    return this.#choice(choice, '', null, reason);
+  }
+
+  whole(index: number, { text, tokens, promptLogprobs, reason }: Parameters<ReplyShape['whole']>[1]): object {
+    const { hasEcho, hasLogprobs } = this.#options;
+    const prompt = this.#prompt(index);
+    const echoed = hasEcho ? this.#echoed(prompt, promptLogprobs) : null;
+    const own = hasLogprobs ? legacyLogprobs(this.#names, tokens, this.#firstOffset(index)) : null;
+    const logprobs = own && (echoed === null ? own : concatLegacy([echoed, own]));
+    return this.#choice(index, hasEcho ? prompt.text + text : text, logprobs, reason);
+  }
+
+  #choice(index: number, text: string, logprobs: LegacyLogprobs | null, reason: string | null): object {
+    return { index, text, logprobs, finish_reason: reason };
+  }
+
+  #prompt(choice: number): Prompt {
+    const prompt = this.#prompts[Math.floor(choice / this.#numChoices)];
+    invariant(prompt, `choice ${choice} has a prompt`);
+    return prompt;
+  }
+
+  #firstOffset(choice: number): number {
+    return this.#options.hasEcho ? countCharacters(this.#prompt(choice).text) : 0;
+  }
+
+  #echoed({ ids }: Prompt, promptLogprobs: PromptLogprobs | null): LegacyLogprobs | null {
+    if (!this.#options.hasLogprobs) return null;
+    invariant(
+      promptLogprobs?.length === ids.length,
+      'the engine gives log-probabilities for every prompt token',
+    );
+    const detokenizer = new Detokenizer(this.#names.tokenizer);
+    let offset = 0;
+    const tokens = ids.map((id, i) => {
+      const token = { id, logprobs: promptLogprobs[i] ?? null, offset };
+      offset += countCharacters(detokenizer.push(id));
+      return token;
+    });
+    return legacyLogprobs(this.#names, tokens, 0);
+  }
+}

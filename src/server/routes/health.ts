@@ -1,0 +1,13 @@
+/** `GET /health`: the process lives. `GET /ready`: it takes work. */
+import type { AppContext, ServerContext } from '../context.ts';
+
+export function health(c: AppContext): Response {
+  return c.json({ status: 'ok' });
+}
+
+export function ready({ lifecycle }: ServerContext) {
+  return (c: AppContext): Response => {
+    lifecycle.admit();
+    return c.json({ status: 'ready' });
+  };
+}

@@ -1,0 +1,45 @@
+/** `POST /tokenize` and `/detokenize`, the one the other's inverse: control tokens stay visible. */
+import { AppError } from '../../errors.ts';
+import { encodeChat } from '../../text/encode-chat.ts';
+import { readBody } from '../body.ts';
+import type { AppContext, ServerContext } from '../context.ts';
+import { checkModelName } from '../job.ts';
+import { detokenizeBody, tokenizeBody } from '../schemas/bodies.ts';
+import { toTemplateMessages } from './chat-completions.ts';
+
+export function tokenize(context: ServerContext) {
+  return async (c: AppContext): Promise<Response> => {
+    const model = context.lifecycle.admit();
+    const {
+      model: name,
+      prompt,
+      messages,
+    } = await readBody(c, tokenizeBody, context.config.limits.body_bytes);
+    checkModelName(name, model);
+    if (typeof prompt === 'string' && messages) {
+      throw new AppError('invalid_request', 'prompt: expected only one of prompt and messages', {
+        param: 'prompt',
+      });
+    }
+    const tokens = messages
+      ? encodeChat(model.tokenizer, model.template, toTemplateMessages(messages))
+      : model.tokenizer.encode(required(prompt));
+    return c.json({ tokens, count: tokens.length });
+  };
+}
+
+function required(prompt: string | null | undefined): string {
+  if (typeof prompt === 'string') return prompt;
+  throw new AppError('invalid_request', 'prompt: expected prompt or messages, got neither', {
+    param: 'prompt',
+  });
+}
+
+export function detokenize(context: ServerContext) {
+  return async (c: AppContext): Promise<Response> => {
+    const model = context.lifecycle.admit();
+    const { model: name, tokens } = await readBody(c, detokenizeBody, context.config.limits.body_bytes);
+    checkModelName(name, model);
+    return c.json({ prompt: model.tokenizer.decode(tokens, { skipSpecialTokens: false }) });
+  };
+}

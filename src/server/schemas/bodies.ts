@@ -1,0 +1,37 @@
+/** One schema a route: the fields that it reads. Others are accepted and named in a reply header. */
+import { z } from 'zod';
+import { chatMessages } from './chat-messages.ts';
+import { refusedFields, samplingFields } from './fields.ts';
+import { promptField, tokenList } from './prompts.ts';
+
+export const chatCompletionBody = z.object({
+  ...samplingFields,
+  ...refusedFields,
+  messages: chatMessages,
+  max_tokens: z.int().min(1).nullish(),
+  max_completion_tokens: z.int().min(1).nullish(),
+  logprobs: z.boolean().nullish(),
+  top_logprobs: z.int().min(0).max(20).nullish(),
+});
+
+export type ChatCompletionBody = z.infer<typeof chatCompletionBody>;
+
+export const completionBody = z.object({
+  ...samplingFields,
+  ...refusedFields,
+  prompt: promptField,
+  max_tokens: z.int().min(0).nullish(),
+  logprobs: z.int().min(0).max(5).nullish(),
+  echo: z.boolean().nullish(),
+});
+
+export type CompletionBody = z.infer<typeof completionBody>;
+
+/** One of `prompt` and `messages`; the route checks that. */
+export const tokenizeBody = z.object({
+  model: z.string().nullish(),
+  prompt: z.string().nullish(),
+  messages: chatMessages.nullish(),
+});
+
+export const detokenizeBody = z.object({ model: z.string().nullish(), tokens: tokenList });

@@ -1,0 +1,64 @@
+/** Request fields that several routes share: their types, ranges and what "off" looks like. */
+import { z } from 'zod';
+
+/** Clients often send null for what they leave out: an absent field and null mean the same. */
+const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
+
+export const tokenId = z.int().min(0);
+
+/** Counts and ids that any generation route takes, with OpenAI's ranges, then vLLM's where OpenAI has none. */
+export const samplingFields = {
+  model: optional(z.string()),
+  stream: optional(z.boolean()),
+  stream_options: optional(z.object({ include_usage: optional(z.boolean()) })),
+  n: optional(z.int().min(1).max(128)),
+  temperature: optional(z.number().min(0).max(2)),
+  top_p: optional(z.number().min(0).max(1)),
+  top_k: optional(z.int().min(-1)),
+  min_p: optional(z.number().min(0).max(1)),
+  repetition_penalty: optional(z.number().gt(0).max(100)),
+  presence_penalty: optional(z.number().min(-2).max(2)),
+  frequency_penalty: optional(z.number().min(-2).max(2)),
+  logit_bias: optional(
+    z.record(z.string().regex(/^\d{1,9}$/, 'expected token ids as keys'), z.number().min(-100).max(100)),
+  ),
+  seed: optional(z.int()),
+  stop: optional(
+    z.union([z.string().min(1), z.array(z.string().min(1)).max(4)], {
+      error: 'expected a non-empty string or a list of at most 4 of them',
+    }),
+  ),
+  stop_token_ids: optional(z.array(tokenId).max(1024)),
+  min_tokens: optional(z.int().min(0)),
+  ignore_eos: optional(z.boolean()),
+  priority: optional(z.int()),
+  cache_prompt: optional(z.boolean()),
+  return_progress: optional(z.boolean()),
+  return_tokens_as_token_ids: optional(z.boolean()),
+  max_time_ms: optional(
+    z
+      .int()
+      .min(1)
+      .max(2 ** 31 - 1),
+  ),
+  pruning: z.unknown().optional(),
+  speculative: z.unknown().optional(),
+};
+
+export type SamplingFields = z.infer<z.ZodObject<typeof samplingFields>>;
+
+/** Fields that routes recognise only to refuse, or to accept at their "off" value. */
+export const refusedFields = {
+  best_of: z.unknown().optional(),
+  audio: z.unknown().optional(),
+  modalities: z.unknown().optional(),
+  functions: z.unknown().optional(),
+  function_call: z.unknown().optional(),
+  background: z.unknown().optional(),
+  tools: z.unknown().optional(),
+  tool_choice: z.unknown().optional(),
+  response_format: z.unknown().optional(),
+  suffix: z.unknown().optional(),
+};
+
+export type RefusedFields = z.infer<z.ZodObject<typeof refusedFields>>;

@@ -1,0 +1,102 @@
+/** Server-sent events: a reply that starts with its first due byte, keeps alive with comments and never runs ahead. */
+import type { AppContext } from './context.ts';
+
+const PING = ': ping\n\n';
+const DONE = 'data: [DONE]\n\n';
+
+export interface SseOptions {
+  readonly pingMs: number;
+  /** Called when the client leaves before the end. */
+  readonly onCancel: () => void;
+  /** The last event in place of the rest, for an error after the first byte. */
+  readonly toErrorEvent: (error: unknown) => object;
+}
+
+export function frame(event: object): string {
+  return `data: ${JSON.stringify(event)}\n\n`;
+}
+
+/**
+ * Replies once the first event or the first ping is due. An event is asked for only when the socket takes more,
+ * so a slow reader pauses its own sequence.
+ * @throws whatever the events throw before the first byte
+ */
+export async function streamEvents(
+  c: AppContext,
+  events: AsyncGenerator<object, void, void>,
+  options: SseOptions,
+): Promise<Response> {
+  const pieces = withPings(events, options.pingMs);
+  const first = await pieces.next();
+  let pending: IteratorResult<string, void> | null = first;
+  let settleEnd: () => void = () => undefined;
+  c.get('record').streamEnd = new Promise((resolve) => (settleEnd = resolve));
+  const encoder = new TextEncoder();
+  const body = new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        try {
+          const piece: IteratorResult<string, void> = pending ?? (await pieces.next());
+          pending = null;
+          controller.enqueue(encoder.encode(piece.done === true ? DONE : piece.value));
+          if (piece.done !== true) return;
+        } catch (error) {
+          controller.enqueue(encoder.encode(frame(options.toErrorEvent(error))));
+        }
+        controller.close();
+        settleEnd();
+      },
+      async cancel() {
+        options.onCancel();
+        try {
+          await pieces.return();
+        } finally {
+          settleEnd();
+        }
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  c.header('content-type', 'text/event-stream; charset=utf-8');
+  c.header('cache-control', 'no-cache');
+  c.header('x-accel-buffering', 'no');
+  return c.body(body);
+}
+
+/** Frames of the events, and a comment whenever `pingMs` have gone by since the last. */
+async function* withPings(
+  events: AsyncGenerator<object, void, void>,
+  pingMs: number,
+): AsyncGenerator<string, void, void> {
+  let next = events.next();
+  let pingAtMs = performance.now() + pingMs;
+  try {
+    for (;;) {
+      const result = await withinMs(next, pingAtMs - performance.now());
+      if (result === null) {
+        yield PING;
+        pingAtMs = performance.now() + pingMs;
+        continue;
+      }
+      if (result.done === true) return;
+      yield frame(result.value);
+      next = events.next();
+    }
+  } finally {
+    next.catch(() => undefined);
+    await events.return();
+  }
+}
+
+/** The promise's value, or null when that takes longer. */
+async function withinMs<T>(promise: Promise<T>, ms: number): Promise<T | null> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<null>((resolve) => {
+    timer = setTimeout(resolve, Math.max(0, ms), null);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
