@@ -1,0 +1,32 @@
+/** GPT-2's alphabet: one printable character for each of the 256 bytes. */
+
+/** `BYTE_CHARACTERS[byte]`: printable Latin-1 bytes stand for themselves, the others count up from U+0100. */
+export const BYTE_CHARACTERS: readonly string[] = (() => {
+  let next = 0x100;
+  return Array.from({ length: 256 }, (_, byte) => {
+    const printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad);
+    return String.fromCharCode(printable ? byte : next++);
+  });
+})();
+
+const BYTES: ReadonlyMap<string, number> = new Map(
+  BYTE_CHARACTERS.map((character, byte) => [character, byte]),
+);
+
+/** The UTF-8 bytes of `text`, one character each. */
+export function toByteAlphabet(text: string): string {
+  let out = '';
+  for (const byte of Buffer.from(text, 'utf8')) out += BYTE_CHARACTERS[byte] ?? '';
+  return out;
+}
+
+/** The bytes that a token stands for, or null where a character is none of the alphabet's. */
+export function fromByteAlphabet(token: string): Uint8Array | null {
+  const bytes = new Uint8Array(token.length);
+  for (let i = 0; i < token.length; i++) {
+    const byte = BYTES.get(token.charAt(i));
+    if (byte === undefined) return null;
+    bytes[i] = byte;
+  }
+  return bytes;
+}
