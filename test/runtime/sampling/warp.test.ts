@@ -129,7 +129,7 @@ describe('laws', () => {
     expect(support(warped(logits, { topK: 2 }))).toEqual([1, 2]);
     expect(support(warped(logits, { topP: 0.5 }))).toEqual([1, 2, 3]);
     const zeros = Float32Array.from({ length: 1000 }, (_, id) => (id % 2 === 0 ? -0 : 0));
-    expect(support(warped(zeros, { topK: 400 }))).toEqual([...zeros.keys()].slice(0, 400));
+    expect(support(warped(zeros, { topK: 600 }))).toEqual([...zeros.keys()].slice(0, 600));
   });
 
   it('selects in a vocabulary too large to sort', () => {
