@@ -36,7 +36,11 @@ export class AppError extends Error {
   /** Path of the offending field, such as `messages[0].role`. */
   readonly param: string | null;
 
-  constructor(errorCode: ErrorCode, message: string, options: { param?: string | null; cause?: unknown } = {}) {
+  constructor(
+    errorCode: ErrorCode,
+    message: string,
+    options: { param?: string | null; cause?: unknown } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'AppError';
     this.errorCode = errorCode;

@@ -135,7 +135,7 @@ export function readModelConfig(modelDir: string): ModelConfig {
   }
   const file = join(modelDir, 'config.json');
   const parsed = configSchema.safeParse(readJson(file));
-  const modelType = (parsed.data)?.model_type ?? modelTypeOf(readJson(file));
+  const modelType = parsed.data?.model_type ?? modelTypeOf(readJson(file));
   const family = modelType === undefined ? undefined : FAMILIES[modelType];
   if (family === undefined) {
     const known = Object.keys(FAMILIES).join(', ');

@@ -60,11 +60,19 @@ export class PrefillPass {
   readonly #model: Model;
   readonly #lanes: readonly Lane[];
   readonly #jobs: Iterator<() => Promise<void>>;
+  readonly #numTileRuns: number;
+  #numTileRunsDone = 0;
 
   constructor(model: Model, requests: readonly PrefillRequest[]) {
     this.#model = model;
     this.#lanes = requests.map((request) => new Lane(request));
     this.#jobs = this.#plan();
+    this.#numTileRuns = model.numLayers * this.#lanes.reduce((sum, lane) => sum + lane.tiles.length, 0);
+  }
+
+  /** Share of the work that is done, 0 to 1. */
+  get share(): number {
+    return this.#numTileRunsDone / this.#numTileRuns;
   }
 
   /** Stops work for a sequence: its cache may be freed at once. */
@@ -128,6 +136,7 @@ export class PrefillPass {
       attention,
       signal: 'none',
     });
+    this.#numTileRunsDone++;
     tile.hidden = result.hidden;
     tile.query = result.query;
     if (!lane.dropped) appendTile(cache, layer, result, numRows);

@@ -123,6 +123,8 @@ export interface EngineStats {
 /** The engine as the server sees it, whichever thread it runs in. */
 export interface Engine {
   readonly model: ModelInfo;
+  /** False while the engine restarts after a crash; requests then get the error `model_loading`. */
+  readonly isReady: boolean;
   /**
    * Starts a request; events arrive through the iterator. Leaving the iterator early, or aborting the signal,
    * cancels the request and frees everything it holds within one engine turn.

@@ -1,0 +1,207 @@
+/** The engine as other threads see it: starts its thread, passes requests and events, restarts it after a crash. */
+import { availableParallelism, totalmem } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import { AppError, errorMessage, invariant } from '../errors.ts';
+import { EventQueue } from './event-queue.ts';
+import type { FromWorker, ToWorker, WorkerOptions } from './messages.ts';
+import type { Precision } from '../graph/linear.ts';
+import type { Engine, EngineEvent, EngineStats, GenerationRequest, ModelInfo } from './protocol.ts';
+
+export interface StartOptions {
+  readonly modelDir: string;
+  readonly precision: Precision;
+  /** null = all processors this process may use. */
+  readonly threads: number | null;
+  readonly cacheDir: string;
+  /** Bytes of KV that all sequences and the prefix cache may hold; null = a quarter of the machine's memory. */
+  readonly kvMaxBytes: number | null;
+  /** Bytes of them that the prefix cache may hold; null = half. */
+  readonly prefixCacheMaxBytes: number | null;
+  readonly maxRunning: number;
+  /** Short lines about loading and converting. */
+  readonly onProgress?: (message: string) => void;
+  /** Told when the engine's thread died, and that it is being restarted. */
+  readonly onCrash?: (error: Error) => void;
+  /** The compiled worker; only tests name another one. */
+  readonly workerUrl?: URL;
+}
+
+const DEFAULT_KV_SHARE = 0.25;
+const DEFAULT_PREFIX_SHARE = 0.5;
+const FIRST_RESTART_DELAY_MS = 100;
+const MAX_RESTART_DELAY_MS = 30_000;
+
+function workerOptions(options: StartOptions): WorkerOptions {
+  const kvMaxBytes = options.kvMaxBytes ?? Math.floor(totalmem() * DEFAULT_KV_SHARE);
+  return {
+    modelDir: options.modelDir,
+    precision: options.precision,
+    threads: options.threads ?? availableParallelism(),
+    cacheDir: options.cacheDir,
+    kvMaxBytes,
+    prefixCacheMaxBytes: options.prefixCacheMaxBytes ?? Math.floor(kvMaxBytes * DEFAULT_PREFIX_SHARE),
+    maxRunning: options.maxRunning,
+  };
+}
+
+class EngineClient implements Engine {
+  readonly #options: StartOptions;
+  readonly #requests = new Map<string, EventQueue>();
+  readonly #queries = new Map<number, (stats: EngineStats) => void>();
+  #worker: Worker | null = null;
+  #model: ModelInfo | null = null;
+  #closed = false;
+  #numQueries = 0;
+  #restartDelayMs = FIRST_RESTART_DELAY_MS;
+  #lastStats: EngineStats | null = null;
+
+  constructor(options: StartOptions) {
+    this.#options = options;
+  }
+
+  get model(): ModelInfo {
+    invariant(this.#model !== null, 'the engine has been started');
+    return this.#model;
+  }
+
+  get isReady(): boolean {
+    return this.#worker !== null && !this.#closed;
+  }
+
+  /** Starts the thread and loads the model. @throws AppError `startup` */
+  async start(): Promise<void> {
+    const url = this.#options.workerUrl ?? new URL('./worker.js', import.meta.url);
+    const worker = new Worker(url, { workerData: workerOptions(this.#options) });
+    await new Promise<void>((resolve, reject) => {
+      const onExit = (): void => {
+        reject(new AppError('startup', 'the engine ended while it loaded the model'));
+      };
+      worker.once('error', reject);
+      worker.once('exit', onExit);
+      worker.on('message', (message: FromWorker) => {
+        if (message.type === 'failed') reject(new AppError('startup', message.message));
+        else if (message.type !== 'ready') this.#receive(message);
+        else {
+          this.#model = message.model;
+          worker.off('error', reject);
+          worker.off('exit', onExit);
+          resolve();
+        }
+      });
+    });
+    let cause: Error | null = null;
+    worker.once('error', (error: unknown) => {
+      cause = error instanceof Error ? error : new Error(errorMessage(error));
+    });
+    worker.once('exit', () => {
+      if (!this.#closed) this.#crashed(cause ?? new Error('the engine thread ended'));
+    });
+    this.#worker = worker;
+    this.#restartDelayMs = FIRST_RESTART_DELAY_MS;
+  }
+
+  #receive(message: FromWorker): void {
+    switch (message.type) {
+      case 'progress':
+        this.#options.onProgress?.(message.message);
+        break;
+      case 'events':
+        for (const [id, event] of message.events) this.#requests.get(id)?.push(event);
+        break;
+      case 'stats':
+        this.#lastStats = message.stats;
+        this.#queries.get(message.query)?.(message.stats);
+        this.#queries.delete(message.query);
+        break;
+      case 'ready':
+      case 'failed':
+      case 'closed':
+        break;
+    }
+  }
+
+  #crashed(error: Error): void {
+    this.#worker = null;
+    const message = 'the engine stopped unexpectedly and is being restarted';
+    for (const queue of this.#requests.values())
+      queue.push({ type: 'error', code: 'internal', message, param: null });
+    for (const answer of this.#queries.values()) if (this.#lastStats !== null) answer(this.#lastStats);
+    this.#queries.clear();
+    this.#options.onCrash?.(error);
+    this.#restartLater();
+  }
+
+  #restartLater(): void {
+    setTimeout(() => {
+      if (this.#closed) return;
+      this.start().catch((error: unknown) => {
+        this.#options.onCrash?.(error instanceof Error ? error : new Error(errorMessage(error)));
+        this.#restartLater();
+      });
+    }, this.#restartDelayMs);
+    this.#restartDelayMs = Math.min(2 * this.#restartDelayMs, MAX_RESTART_DELAY_MS);
+  }
+
+  #send(message: ToWorker): void {
+    this.#worker?.postMessage(message);
+  }
+
+  async *generate(request: GenerationRequest, signal?: AbortSignal): AsyncIterable<EngineEvent> {
+    if (signal?.aborted === true) return;
+    if (!this.isReady) {
+      yield {
+        type: 'error',
+        code: 'model_loading',
+        message: 'the engine is restarting, try again shortly',
+        param: null,
+      };
+      return;
+    }
+    invariant(!this.#requests.has(request.id), `request id ${request.id} is in use`);
+    const queue = new EventQueue();
+    const abort = (): void => {
+      queue.end();
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+    this.#requests.set(request.id, queue);
+    this.#send({ type: 'submit', request });
+    try {
+      yield* queue;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+      this.#requests.delete(request.id);
+      if (!queue.isComplete) this.#send({ type: 'cancel', id: request.id });
+    }
+  }
+
+  stopChoice(requestId: string, choice: number): void {
+    this.#send({ type: 'stopChoice', id: requestId, choice });
+  }
+
+  async stats(): Promise<EngineStats> {
+    invariant(this.#worker !== null || this.#lastStats !== null, 'the engine has been started');
+    if (this.#worker === null && this.#lastStats !== null) return this.#lastStats;
+    const query = this.#numQueries++;
+    return new Promise((resolve) => {
+      this.#queries.set(query, resolve);
+      this.#send({ type: 'stats', query });
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const worker = this.#worker;
+    this.#worker = null;
+    if (worker === null) return;
+    const exited = new Promise((resolve) => worker.once('exit', resolve));
+    worker.postMessage({ type: 'close' } satisfies ToWorker);
+    await exited;
+  }
+}
+
+/** Starts an engine in its own thread. @throws AppError `startup` when the model cannot be loaded */
+export async function startEngine(options: StartOptions): Promise<Engine> {
+  const engine = new EngineClient(options);
+  await engine.start();
+  return engine;
+}

@@ -1,0 +1,397 @@
+/**
+ * The engine loop. Every turn: start what fits, advance all decoding sequences by one token, then a bounded slice of
+ * the prefill pass. One engine runs in one thread and owns the model, the KV pool and all sequences.
+ */
+import { AppError, errorMessage, invariant } from '../errors.ts';
+import { BytePool } from '../kv/byte-pool.ts';
+import { checkIntegrity } from '../kv/integrity.ts';
+import { PrefixCache } from '../kv/prefix-cache.ts';
+import { bytesFor, SequenceCache } from '../kv/sequence-cache.ts';
+import { decodeStep } from './decode.ts';
+import type { Model } from './model.ts';
+import { PrefillPass } from './prefill.ts';
+import type { EngineEvent, EngineStats, GenerationRequest } from './protocol.ts';
+import { createSamplingWorkspace, type SamplingWorkspace } from './sampling/distribution.kernel.ts';
+import { tokenLogprobs } from './sampling/logprobs.kernel.ts';
+import { createSampler } from './sampling/sampler.ts';
+import { Scheduler } from './scheduler.ts';
+import { LiveRequest, Sequence } from './sequence.ts';
+
+export interface EngineOptions {
+  readonly kvMaxBytes: number;
+  readonly prefixCacheMaxBytes: number;
+  /** Most sequences that hold a cache at a time. */
+  readonly maxRunning: number;
+}
+
+/** Rows that one prefill pass takes together; prompts that arrive together then start to decode together. */
+const PASS_ROWS = 2048;
+/** Most rows of one prompt in a pass: a long prompt leaves room for shorter ones that arrive while it is computed. */
+const LANE_ROWS = 1024;
+/** Tiles between two decode steps: how long a prompt may hold up the others' next token. */
+const TILES_PER_TURN = 4;
+
+export class InferenceEngine {
+  readonly #model: Model;
+  readonly #pool: BytePool;
+  readonly #prefix: PrefixCache;
+  readonly #scheduler: Scheduler;
+  readonly #workspace: SamplingWorkspace;
+  readonly #requests = new Map<string, LiveRequest>();
+  /** What callers asked since the last turn; caches may change hands only between turns, never during a run. */
+  #inbox: (() => void)[] = [];
+  #pass: PrefillPass | null = null;
+  #inPass = new Set<Sequence>();
+  #numArrived = 0;
+  #preemptions = 0;
+  #promptTokens = 0;
+  #cachedTokens = 0;
+  #generatedTokens = 0;
+
+  constructor(model: Model, options: EngineOptions) {
+    this.#model = model;
+    this.#pool = new BytePool(options.kvMaxBytes);
+    this.#prefix = new PrefixCache(this.#pool, Math.min(options.prefixCacheMaxBytes, options.kvMaxBytes));
+    this.#scheduler = new Scheduler(options.maxRunning);
+    this.#workspace = createSamplingWorkspace(model.info.vocabSize);
+  }
+
+  get isIdle(): boolean {
+    return this.#requests.size === 0 && this.#inbox.length === 0;
+  }
+
+  stats(): EngineStats {
+    return {
+      running: this.#scheduler.running.length,
+      waiting: this.#scheduler.waiting.length,
+      kvBytes: this.#pool.usedBytes - this.#prefix.bytes,
+      prefixCacheBytes: this.#prefix.bytes,
+      kvLimitBytes: this.#pool.limitBytes,
+      preemptions: this.#preemptions,
+      promptTokens: this.#promptTokens,
+      cachedTokens: this.#cachedTokens,
+      generatedTokens: this.#generatedTokens,
+    };
+  }
+
+  /** Queues a request for the next turn. `emit` receives its events; one that can never run gets its error at once. */
+  submit(input: GenerationRequest, emit: (event: EngineEvent) => void): void {
+    this.#inbox.push(() => {
+      this.#accept(input, emit);
+    });
+  }
+
+  /** Ends a request without a reply and frees what it holds, before the next turn. Unknown ids have ended already. */
+  cancel(id: string): void {
+    this.#inbox.push(() => {
+      this.#drop(id);
+    });
+  }
+
+  /** Ends one choice with reason `stop`, before the next turn: its text is complete. */
+  stopChoice(id: string, choice: number): void {
+    this.#inbox.push(() => {
+      const sequence = this.#requests.get(id)?.sequences[choice];
+      if (sequence !== undefined && !sequence.finished) this.#finish(sequence, 'stop', null);
+    });
+  }
+
+  /** One pass of the loop. After an exception the engine is in no known state and must be thrown away. */
+  async turn(): Promise<void> {
+    for (const handle of this.#inbox.splice(0)) handle();
+    if (this.#pass === null) this.#startPass();
+    const decoding = this.#makeRoom();
+    for (let i = 0; i < decoding.length; i += this.#groupSize)
+      await this.#decode(decoding.slice(i, i + this.#groupSize));
+    await this.#prefillSlice();
+    if (this.isIdle) checkIntegrity(this.#pool, this.#prefix);
+  }
+
+  // ---- requests
+
+  #accept(input: GenerationRequest, emit: (event: EngineEvent) => void): void {
+    invariant(!this.#requests.has(input.id), `request id ${input.id} is in use`);
+    const refusal = this.#refusal(input);
+    if (refusal !== null) {
+      emit({ type: 'error', code: refusal.errorCode, message: refusal.message, param: refusal.param });
+      return;
+    }
+    const request = new LiveRequest(input, this.#numArrived++, emit);
+    for (let choice = 0; choice < input.numChoices; choice++) {
+      const sampler = createSampler(input.sampling, {
+        choice,
+        promptIds: input.promptIds,
+        minTokens: input.minTokens,
+        stopTokenIds: input.stopTokenIds,
+        workspace: this.#workspace,
+      });
+      request.sequences.push(new Sequence(request, choice, sampler, input.maxTokens));
+    }
+    this.#requests.set(input.id, request);
+    // The other choices join when the first one's prompt is computed.
+    const [first] = request.sequences;
+    if (first !== undefined) this.#scheduler.enqueue(first);
+  }
+
+  #refusal(input: GenerationRequest): AppError | null {
+    const { contextLength } = this.#model.info;
+    const wanted = input.promptIds.length + input.maxTokens;
+    if (input.promptIds.length === 0)
+      return new AppError('invalid_request', 'expected at least one prompt token', { param: 'prompt' });
+    if (wanted > contextLength) {
+      const message = `expected at most ${contextLength} tokens of context, got ${input.promptIds.length} in the prompt and ${input.maxTokens} requested`;
+      return new AppError('context_length_exceeded', message);
+    }
+    const bytes = bytesFor(this.#model.kvShape, wanted);
+    if (bytes <= this.#pool.limitBytes) return null;
+    return new AppError(
+      'kv_memory_exceeded',
+      `expected at most ${this.#pool.limitBytes} bytes of KV cache, the request needs ${bytes}`,
+    );
+  }
+
+  #drop(id: string): void {
+    const request = this.#requests.get(id);
+    if (request === undefined) return;
+    request.closed = true;
+    for (const sequence of request.sequences) this.#leave(sequence);
+    this.#requests.delete(id);
+  }
+
+  get #groupSize(): number {
+    return this.#model.session.decodeSizes.at(-1) ?? 1;
+  }
+
+  // ---- memory
+
+  /** Reserves room for `numEntries`, at the cost of the prefix cache but of no running sequence. */
+  #reserve(cache: SequenceCache, numEntries: number): boolean {
+    if (cache.reserve(numEntries)) return true;
+    this.#prefix.evict(bytesFor(this.#model.kvShape, numEntries) - cache.bytes);
+    return cache.reserve(numEntries);
+  }
+
+  /** Gives every decoding sequence room for its next entry, preempting the least urgent ones if there is none. */
+  #makeRoom(): Sequence[] {
+    const decoding = this.#scheduler.running.filter(
+      (sequence) => !this.#inPass.has(sequence) && sequence.numOwed === 1,
+    );
+    for (const sequence of decoding) {
+      while (sequence.cache !== null && !this.#reserve(sequence.cache, sequence.numTokens)) {
+        const victim = this.#scheduler.victim();
+        invariant(victim !== undefined, 'a running sequence can be preempted');
+        this.#preempt(victim);
+      }
+    }
+    return decoding.filter((sequence) => sequence.cache !== null);
+  }
+
+  #preempt(sequence: Sequence): void {
+    this.#preemptions++;
+    this.#dropFromPass(sequence);
+    this.#scheduler.remove(sequence);
+    sequence.releaseCache();
+    this.#scheduler.enqueue(sequence);
+  }
+
+  #dropFromPass(sequence: Sequence): void {
+    if (this.#inPass.delete(sequence) && sequence.cache !== null) this.#pass?.drop(sequence.cache);
+  }
+
+  /** Takes a sequence out of everything and frees or keeps its cache. */
+  #leave(sequence: Sequence): void {
+    const wasInPass = this.#inPass.has(sequence);
+    this.#dropFromPass(sequence);
+    this.#scheduler.remove(sequence);
+    const { cache } = sequence;
+    const keep =
+      cache !== null && !wasInPass && sequence.request.input.cachePrompt && sequence.numComputed > 0;
+    if (keep && cache.holdsExactly(sequence.numComputed)) {
+      this.#prefix.offer(sequence.ids.subarray(0, sequence.numComputed), cache);
+      sequence.cache = null;
+    } else sequence.releaseCache();
+  }
+
+  // ---- prefill
+
+  #startPass(): void {
+    let rows = 0;
+    const members: Sequence[] = this.#scheduler.running.filter((sequence) => sequence.numOwed > 1);
+    for (const sequence of members) rows += Math.min(sequence.numOwed, LANE_ROWS);
+    this.#scheduler.start((sequence) => {
+      if (rows > 0 && rows + sequence.numOwed > PASS_ROWS) return false;
+      if (!this.#admit(sequence)) return false;
+      rows += sequence.numOwed;
+      members.push(sequence);
+      return true;
+    });
+    if (members.length === 0) return;
+    this.#inPass = new Set(members);
+    this.#pass = new PrefillPass(
+      this.#model,
+      members.map((sequence) => this.#lane(sequence)),
+    );
+  }
+
+  /** Gives a waiting sequence a cache with room for all its tokens, from a shared prefix where there is one. */
+  #admit(sequence: Sequence): boolean {
+    const { input } = sequence.request;
+    const { ids } = sequence;
+    const usesPrefix = input.cachePrompt && input.promptLogprobs === null;
+    const needed = bytesFor(this.#model.kvShape, ids.length);
+    // Running sequences keep what they have: wait until enough is free beside what the prefix cache could give up.
+    if (needed > this.#pool.freeBytes + this.#prefix.bytes) return false;
+    const hit = usesPrefix ? this.#prefix.take(ids) : null;
+    const cache =
+      hit?.cache ?? new SequenceCache(this.#pool, this.#model.kvShape, this.#model.info.contextLength);
+    if (!this.#reserve(cache, ids.length)) {
+      if (hit === null) cache.free();
+      else this.#prefix.offer(ids.subarray(0, hit.length), cache);
+      return false;
+    }
+    sequence.cache = cache;
+    sequence.numComputed = hit?.length ?? 0;
+    if (sequence.request.start(sequence.numComputed)) {
+      this.#promptTokens += ids.length;
+      this.#cachedTokens += sequence.numComputed;
+    }
+    return true;
+  }
+
+  #lane(sequence: Sequence) {
+    const { cache, numComputed: start } = sequence;
+    invariant(cache !== null, 'a sequence in a pass has a cache');
+    const end = Math.min(sequence.numTokens, start + LANE_ROWS);
+    const { input } = sequence.request;
+    const scores = input.promptLogprobs !== null && sequence.numGenerated === 0;
+    const isComplete = end === sequence.numTokens;
+    return {
+      tokenIds: sequence.ids.slice(start, end),
+      start,
+      cache,
+      logits: scores ? ('all' as const) : isComplete ? ('last' as const) : ('none' as const),
+      onLogits: (row: number, logits: Float32Array) => {
+        const position = start + row;
+        if (scores) this.#scorePrompt(sequence, position, logits);
+        if (position === sequence.numTokens - 1) this.#prefilled(sequence, logits);
+      },
+    };
+  }
+
+  async #prefillSlice(): Promise<void> {
+    const pass = this.#pass;
+    if (pass === null) return;
+    for (let tile = 0; tile < TILES_PER_TURN; tile++) {
+      if (await pass.step()) continue;
+      this.#endPass();
+      return;
+    }
+    for (const sequence of this.#inPass) {
+      const rows = Math.min(sequence.numOwed, LANE_ROWS);
+      sequence.request.progress(sequence.numComputed + Math.floor(rows * pass.share));
+    }
+  }
+
+  #endPass(): void {
+    this.#pass = null;
+    for (const sequence of this.#inPass) {
+      // Only prompts longer than a lane are left here: the others left the pass with their logits.
+      sequence.numComputed = Math.min(sequence.numTokens, sequence.numComputed + LANE_ROWS);
+      sequence.request.progress(sequence.numComputed);
+    }
+    this.#inPass.clear();
+  }
+
+  #scorePrompt(sequence: Sequence, position: number, logits: Float32Array): void {
+    const { request } = sequence;
+    const { promptIds, promptLogprobs } = request.input;
+    const next = promptIds[position + 1];
+    if (position === 0) request.promptLogprobs = [null];
+    if (next !== undefined) request.promptLogprobs.push(tokenLogprobs(logits, next, promptLogprobs ?? 0));
+  }
+
+  /** The whole prompt is computed: sample from its last logits, and let the other choices start from a copy. */
+  #prefilled(sequence: Sequence, logits: Float32Array): void {
+    const { request } = sequence;
+    this.#inPass.delete(sequence);
+    sequence.numComputed = sequence.numTokens;
+    request.progress(sequence.numTokens);
+    request.prefilled();
+    const others = sequence.numGenerated === 0 && sequence.choice === 0 ? request.sequences.slice(1) : [];
+    for (const other of others) {
+      if (other.finished) continue;
+      other.cache = sequence.cache?.fork(sequence.numComputed) ?? null;
+      other.numComputed = other.cache === null ? 0 : sequence.numComputed;
+      if (other.cache === null || !this.#scheduler.join(other)) {
+        other.releaseCache();
+        this.#scheduler.enqueue(other);
+      }
+      this.#advance(other, logits.slice());
+    }
+    this.#advance(sequence, logits);
+  }
+
+  // ---- decode
+
+  async #decode(sequences: readonly Sequence[]): Promise<void> {
+    const rows = sequences.map((sequence) => {
+      invariant(sequence.cache !== null, 'a decoding sequence has a cache');
+      return { tokenId: sequence.lastId, position: sequence.numComputed, cache: sequence.cache };
+    });
+    const logits = await decodeStep(this.#model, rows);
+    sequences.forEach((sequence, i) => {
+      sequence.numComputed++;
+      this.#advance(sequence, logits[i] ?? new Float32Array(0));
+    });
+  }
+
+  /** Samples a sequence's next token and ends the sequence if that was its last. */
+  #advance(sequence: Sequence, logits: Float32Array): void {
+    const { request } = sequence;
+    const { input } = request;
+    if (sequence.finished || request.closed) return;
+    if (input.maxTokens === 0) {
+      this.#finish(sequence, 'length', null);
+      return;
+    }
+    let sample;
+    try {
+      sample = sequence.sampler.sample(logits);
+    } catch (error) {
+      this.#fail(request, error);
+      return;
+    }
+    this.#generatedTokens++;
+    sequence.push(sample.tokenId);
+    if (input.stopTokenIds.includes(sample.tokenId)) {
+      this.#finish(sequence, 'stop', sample.tokenId);
+      return;
+    }
+    request.token(sequence, sample.tokenId, sample.logprobs);
+    if (sequence.numGenerated >= input.maxTokens) this.#finish(sequence, 'length', null);
+  }
+
+  #finish(sequence: Sequence, reason: 'stop' | 'length', stopTokenId: number | null): void {
+    const { request } = sequence;
+    request.finish(sequence, reason, stopTokenId);
+    this.#leave(sequence);
+    if (request.closed) this.#requests.delete(request.input.id);
+  }
+
+  #fail(request: LiveRequest, error: unknown): void {
+    const code = error instanceof AppError ? error.errorCode : 'internal';
+    request.error({
+      type: 'error',
+      code,
+      message: errorMessage(error),
+      param: error instanceof AppError ? error.param : null,
+    });
+    this.#drop(request.input.id);
+  }
+
+  async close(): Promise<void> {
+    for (const id of [...this.#requests.keys()]) this.#drop(id);
+    this.#prefix.clear();
+    await this.#model.close();
+  }
+}

@@ -1,0 +1,24 @@
+/** Messages between the server's thread and the engine's. */
+import type { EngineOptions } from './engine.ts';
+import type { LoadOptions } from './model.ts';
+import type { EngineEvent, EngineStats, GenerationRequest, ModelInfo } from './protocol.ts';
+
+/** What the engine's thread is started with. */
+export type WorkerOptions = Omit<LoadOptions, 'onProgress'> & EngineOptions;
+
+export type ToWorker =
+  | { readonly type: 'submit'; readonly request: GenerationRequest }
+  | { readonly type: 'cancel'; readonly id: string }
+  | { readonly type: 'stopChoice'; readonly id: string; readonly choice: number }
+  | { readonly type: 'stats'; readonly query: number }
+  | { readonly type: 'close' };
+
+export type FromWorker =
+  | { readonly type: 'progress'; readonly message: string }
+  | { readonly type: 'ready'; readonly model: ModelInfo }
+  /** The model cannot be loaded; the text is for the user. */
+  | { readonly type: 'failed'; readonly message: string }
+  /** What happened in one turn, by request id, in order. */
+  | { readonly type: 'events'; readonly events: readonly (readonly [id: string, event: EngineEvent])[] }
+  | { readonly type: 'stats'; readonly query: number; readonly stats: EngineStats }
+  | { readonly type: 'closed' };

@@ -1,0 +1,143 @@
+/** The engine's live records: a request, and one sequence for each of its choices. */
+import type { SequenceCache } from '../kv/sequence-cache.ts';
+import type { EngineEvent, FinishReason, GenerationRequest, TokenLogprobs } from './protocol.ts';
+import type { Sampler } from './sampling/sampler.ts';
+
+/** One choice: its tokens, what of them is computed, and its cache. */
+export class Sequence {
+  readonly request: LiveRequest;
+  readonly choice: number;
+  readonly sampler: Sampler;
+  /** Entries in every head of the cache = positions computed so far. */
+  numComputed = 0;
+  /** Null while the sequence waits: before its first prefill, or preempted. */
+  cache: SequenceCache | null = null;
+  finished = false;
+  readonly #ids: Int32Array;
+  #length: number;
+
+  constructor(request: LiveRequest, choice: number, sampler: Sampler, maxTokens: number) {
+    this.request = request;
+    this.choice = choice;
+    this.sampler = sampler;
+    const prompt = request.input.promptIds;
+    this.#ids = new Int32Array(prompt.length + maxTokens);
+    this.#ids.set(prompt);
+    this.#length = prompt.length;
+  }
+
+  /** Prompt and completion so far. */
+  get ids(): Int32Array {
+    return this.#ids.subarray(0, this.#length);
+  }
+
+  get numTokens(): number {
+    return this.#length;
+  }
+
+  get numGenerated(): number {
+    return this.#length - this.request.input.promptIds.length;
+  }
+
+  /** Tokens whose K and V are not computed: one in decode, more in prefill. */
+  get numOwed(): number {
+    return this.#length - this.numComputed;
+  }
+
+  get lastId(): number {
+    return this.#ids[this.#length - 1] ?? 0;
+  }
+
+  push(tokenId: number): void {
+    this.#ids[this.#length++] = tokenId;
+    this.sampler.accept(tokenId);
+  }
+
+  /** Gives the memory back; what was computed has to be computed again. */
+  releaseCache(): void {
+    this.cache?.free();
+    this.cache = null;
+    this.numComputed = 0;
+  }
+}
+
+export class LiveRequest {
+  readonly input: GenerationRequest;
+  readonly sequences: Sequence[] = [];
+  /** Order of arrival. */
+  readonly order: number;
+  readonly #emit: (event: EngineEvent) => void;
+  readonly #arrivedMs = performance.now();
+  #startedMs: number | null = null;
+  #firstTokenMs: number | null = null;
+  cachedTokens = 0;
+  /** One per prompt token once scored; null for the first, which nothing predicts. */
+  promptLogprobs: (TokenLogprobs | null)[] = [];
+  closed = false;
+
+  constructor(input: GenerationRequest, order: number, emit: (event: EngineEvent) => void) {
+    this.input = input;
+    this.order = order;
+    this.#emit = emit;
+  }
+
+  /** A prefill begins, with `cachedTokens` from the prefix cache. False if it is not the first one. */
+  start(cachedTokens: number): boolean {
+    if (this.#startedMs !== null) return false;
+    this.#startedMs = performance.now();
+    this.cachedTokens = cachedTokens;
+    return true;
+  }
+
+  progress(processed: number): void {
+    if (!this.input.reportProgress || this.#firstTokenMs !== null) return;
+    const total = this.input.promptIds.length;
+    const timeMs = performance.now() - (this.#startedMs ?? this.#arrivedMs);
+    this.#emit({ type: 'progress', total, cached: this.cachedTokens, processed, timeMs });
+  }
+
+  /** The prompt is computed: the first token, or the end of a request that wants none. */
+  prefilled(): void {
+    if (this.#firstTokenMs !== null) return;
+    this.#firstTokenMs = performance.now();
+    if (this.input.promptLogprobs !== null)
+      this.#emit({ type: 'prompt_logprobs', logprobs: this.promptLogprobs });
+  }
+
+  token(sequence: Sequence, tokenId: number, logprobs: TokenLogprobs | null): void {
+    this.#emit({ type: 'token', choice: sequence.choice, tokenId, logprobs });
+  }
+
+  error(event: Extract<EngineEvent, { type: 'error' }>): void {
+    this.closed = true;
+    this.#emit(event);
+  }
+
+  /** Ends one choice; the last one ends the request. */
+  finish(sequence: Sequence, reason: FinishReason, stopTokenId: number | null): void {
+    sequence.finished = true;
+    this.#emit({ type: 'finished', choice: sequence.choice, reason, stopTokenId });
+    if (this.sequences.every((s) => s.finished)) this.#done();
+  }
+
+  #done(): void {
+    this.closed = true;
+    const now = performance.now();
+    const started = this.#startedMs ?? now;
+    const first = this.#firstTokenMs ?? now;
+    this.#emit({
+      type: 'done',
+      usage: {
+        promptTokens: this.input.promptIds.length,
+        cachedTokens: this.cachedTokens,
+        completionTokens: this.sequences.reduce((sum, s) => sum + s.numGenerated, 0),
+      },
+      timings: {
+        queueMs: started - this.#arrivedMs,
+        prefillMs: first - started,
+        ttftMs: first - this.#arrivedMs,
+        decodeMs: now - first,
+      },
+    });
+  }
+}

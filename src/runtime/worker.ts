@@ -1,0 +1,85 @@
+/** The engine's thread: loads the model, then turns the engine as long as there is work. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { parentPort, workerData } from 'node:worker_threads';
+import { AppError, invariant } from '../errors.ts';
+import { InferenceEngine } from './engine.ts';
+import type { FromWorker, ToWorker, WorkerOptions } from './messages.ts';
+import { Model } from './model.ts';
+import type { EngineEvent } from './protocol.ts';
+
+invariant(parentPort !== null, 'this file runs in a worker thread');
+const port = parentPort;
+const send = (message: FromWorker): void => {
+  port.postMessage(message);
+};
+
+/** Resolves when there may be work again. */
+let wake: () => void = () => undefined;
+let closing = false;
+const events: [string, EngineEvent][] = [];
+
+function handle(engine: InferenceEngine, message: ToWorker): void {
+  switch (message.type) {
+    case 'submit': {
+      const { request } = message;
+      engine.submit(request, (event) => events.push([request.id, event]));
+      break;
+    }
+    case 'cancel':
+      engine.cancel(message.id);
+      break;
+    case 'stopChoice':
+      engine.stopChoice(message.id, message.choice);
+      break;
+    case 'stats':
+      send({ type: 'stats', query: message.query, stats: engine.stats() });
+      break;
+    case 'close':
+      closing = true;
+      break;
+  }
+  wake();
+}
+
+async function run(engine: InferenceEngine): Promise<void> {
+  while (!closing) {
+    if (engine.isIdle) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      continue;
+    }
+    await engine.turn();
+    if (events.length > 0) send({ type: 'events', events: events.splice(0) });
+    await nextTurn();
+  }
+  await engine.close();
+  send({ type: 'closed' });
+  port.close();
+}
+
+async function start(): Promise<void> {
+  const options = workerData as WorkerOptions;
+  let model: Model;
+  try {
+    model = await Model.load({
+      ...options,
+      onProgress: (message) => {
+        send({ type: 'progress', message });
+      },
+    });
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error;
+    send({ type: 'failed', message: error.message });
+    port.close();
+    return;
+  }
+  const engine = new InferenceEngine(model, options);
+  port.on('message', (message: ToWorker) => {
+    handle(engine, message);
+  });
+  send({ type: 'ready', model: model.info });
+  await run(engine);
+}
+
+await start();
