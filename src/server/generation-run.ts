@@ -55,7 +55,7 @@ export class GenerationRun {
         yield* this.#token(promptIndex, prompt, event);
         break;
       case 'finished':
-        yield* this.#finish(promptIndex, prompt, event.choice, event.reason);
+        yield* this.#finish(promptIndex, prompt, event);
         break;
       case 'done':
         prompt.done = event;
@@ -99,11 +99,13 @@ export class GenerationRun {
   *#finish(
     promptIndex: number,
     prompt: PromptState,
-    choice: number,
-    reason: FinishReason,
+    { choice, reason, stopTokenId }: Of<'finished'>,
   ): Generator<GenerationEvent, void, void> {
     const { text } = this.#choice(prompt, choice);
-    if (text.isFinished) return;
+    if (text.isFinished) {
+      if (stopTokenId !== null) text.numDropped++;
+      return;
+    }
     yield* this.#start(promptIndex, prompt, choice);
     yield* this.#delta(promptIndex, choice, text.finish(reason));
     yield this.#finishEvent(promptIndex, choice, text.finishReason ?? reason);

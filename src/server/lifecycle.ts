@@ -1,15 +1,10 @@
-/** Whether the server takes work: loading, ready or draining. */
+/** Whether the server takes work: not while the model loads, not while the server drains. */
 import { AppError } from '../errors.ts';
 import type { LoadedModel } from './model.ts';
 
 export class Lifecycle {
   #model: LoadedModel | null = null;
   #isDraining = false;
-
-  get state(): 'loading' | 'ready' | 'draining' {
-    if (this.#isDraining) return 'draining';
-    return this.#model === null ? 'loading' : 'ready';
-  }
 
   setReady(model: LoadedModel): void {
     this.#model = model;
@@ -25,9 +20,17 @@ export class Lifecycle {
     return this.#model;
   }
 
-  /** The model, for new work. @throws AppError `model_loading`, `draining` */
+  /** The model, for new work. @throws AppError `model_loading` also while the engine restarts, `draining` */
   admit(): LoadedModel {
     if (this.#isDraining) throw new AppError('draining', 'the server is shutting down and takes no new work');
-    return this.model;
+    const { model } = this;
+    if (!model.engine.isReady)
+      throw new AppError('model_loading', 'the engine is restarting, try again shortly');
+    return model;
+  }
+
+  /** Stops the engine, if there is one by now. */
+  async close(): Promise<void> {
+    await this.#model?.engine.close();
   }
 }

@@ -45,14 +45,13 @@ const generationConfigSchema = z.object({
   max_new_tokens: z.int().min(1).nullish(),
 });
 
-/** @throws AppError `startup` naming the file. */
-export function describeModel(modelDir: string, id: string, engine: Engine): LoadedModel {
+/** All but the engine, which takes longer to start. @throws AppError `startup` naming the file. */
+export function readModel(modelDir: string, id: string): Omit<LoadedModel, 'engine'> {
   const generation = readModelJson(modelDir, 'generation_config.json', generationConfigSchema) ?? {};
   const config = readModelJson(modelDir, 'config.json', z.object({ eos_token_id: tokenIds }));
   return {
     id,
     createdSeconds: Math.floor(Date.now() / 1000),
-    engine,
     tokenizer: Tokenizer.load(modelDir),
     template: ChatTemplate.load(modelDir),
     endOfSequenceIds: [generation.eos_token_id ?? config?.eos_token_id ?? []].flat(),

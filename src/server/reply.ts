@@ -52,11 +52,14 @@ export async function reply(c: AppContext, context: ServerContext, options: Repl
     record.prompt = job.prompts
       .map(({ ids }) => model.tokenizer.decode(ids, { skipSpecialTokens: false }))
       .join('\n');
-  const events = observe(generate(model, job, c.req.raw.signal), record, logsText);
+  const left = new AbortController();
+  const clientSignal = AbortSignal.any([c.req.raw.signal, left.signal]);
+  const events = observe(generate(model, job, clientSignal), record, logsText);
   const envelope = { id: job.id, created: Math.floor(Date.now() / 1000), model: model.id };
   if (!options.isStreamed) return c.json(await collect(events, envelope, options));
   const abort = () => {
     record.wasCancelled = true;
+    left.abort();
   };
   return streamEvents(c, chunks(events, envelope, options), {
     pingMs: context.config.sse.ping_ms,

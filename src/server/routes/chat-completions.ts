@@ -52,7 +52,7 @@ export function toTemplateMessages(messages: readonly ChatMessageInput[]): ChatM
   refuseMessages(messages);
   return messages.map((message) => ({
     role: message.role === 'developer' ? 'system' : message.role,
-    content: 'content' in message ? message.content : null,
+    content: 'content' in message ? (message.content ?? null) : null,
   }));
 }
 

@@ -1,0 +1,44 @@
+/** Flags that mirror configuration keys, and where the package and its cache lie. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import envPaths from 'env-paths';
+import { z } from 'zod';
+import { configKeys, loadConfig } from '../config.ts';
+import type { Config } from '../config.ts';
+
+const PACKAGE_ROOT = join(import.meta.dirname, '..', '..');
+
+/** The demo model that is used when none is named. */
+export const DEMO_MODEL = join(PACKAGE_ROOT, 'models', 'coppice-recall');
+
+export function packageVersion(): string {
+  const text = readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8');
+  return z.object({ version: z.string() }).parse(JSON.parse(text)).version;
+}
+
+/** Adds `--config` and one flag a configuration key; `paths` limits which. */
+export function addConfigOptions(command: Command, paths?: readonly string[]): Command {
+  command.option('--config <file>', 'JSON file with configuration keys');
+  for (const { path, flag, description, kind } of configKeys) {
+    if (paths !== undefined && !paths.includes(path)) continue;
+    command.option(kind === 'boolean' ? `--${flag} [true|false]` : `--${flag} <value>`, description);
+  }
+  return command;
+}
+
+/** @throws AppError `startup` */
+export function readConfig(command: Command): Config {
+  const options: Record<string, string | boolean | undefined> = command.opts();
+  const flags = Object.fromEntries(configKeys.map(({ path, flag }) => [path, options[toCamelCase(flag)]]));
+  return loadConfig({ file: (options.config as string | undefined) ?? null, env: process.env, flags });
+}
+
+/** As commander names the values of its options. */
+function toCamelCase(flag: string): string {
+  return flag.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}
+
+export function cacheFolder(config: Config): string {
+  return config.cache_dir ?? envPaths('coppice', { suffix: '' }).cache;
+}

@@ -1,0 +1,38 @@
+#!/usr/bin/env node
+/** The command line: serve, generate, pull. */
+import { Command } from 'commander';
+import { addGenerateCommand } from './commands/generate.ts';
+import { packageVersion } from './commands/options.ts';
+import { addPullCommand } from './commands/pull.ts';
+import { addServeCommand } from './commands/serve.ts';
+import { AppError, errorMessage } from './errors.ts';
+
+/** One line, whatever was thrown. */
+function fail(message: string): void {
+  process.stderr.write(`coppice: ${message.trim().replace(/\s*\n\s*/g, ' ')}\n`);
+}
+
+const program = new Command('coppice')
+  .description('OpenAI-compatible generation server')
+  .version(packageVersion())
+  .configureOutput({
+    outputError: (text) => {
+      fail(text.replace(/^error: /, ''));
+    },
+  });
+addServeCommand(program);
+addGenerateCommand(program);
+addPullCommand(program);
+
+// A reader such as `head` that has seen enough.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  fail(error instanceof AppError ? error.message : `internal error: ${errorMessage(error)}`);
+  process.exit(1);
+}
