@@ -36,7 +36,7 @@ export class Tokenizer {
   readonly #preTokenizer: PreTokenizer | null;
   readonly #bpe: Bpe;
   readonly #decoder: readonly TokenDecoder[] | null;
-  readonly #addedById: ReadonlyMap<number, AddedToken>;
+  readonly #addedTexts: ReadonlyMap<number, string>;
   readonly #allTokens: Finders;
   readonly #plainTokens: Finders;
   readonly #controlTokens: AddedTokenFinder;
@@ -50,11 +50,11 @@ export class Tokenizer {
       Object.hasOwn(file.model.vocab, text) ? file.model.vocab[text] : undefined;
     const added = collectAddedTokens(file.added_tokens, config, idInVocab);
     const special = added.filter((token) => token.special);
-    this.#addedById = new Map(added.map((token) => [token.id, token]));
     this.specialIds = new Set(special.map((token) => token.id));
     this.controlText = new ControlTextFinder(special.map((token) => token.content));
     this.#bpe = new Bpe(file.model, this.specialIds);
     this.vocabSize = added.reduce((size, token) => Math.max(size, token.id + 1), this.#bpe.tokens.length);
+    this.#addedTexts = new Map(added.map((token) => [token.id, this.#soughtText(token)]));
     this.#allTokens = this.#finders(added);
     this.#plainTokens = this.#finders(added.filter((token) => !token.special));
     this.#controlTokens = new AddedTokenFinder(special);
@@ -137,22 +137,26 @@ export class Tokenizer {
 
   /** UTF-8 bytes that the token adds inside a text; none for an id without a token. */
   tokenBytes(id: number): Uint8Array {
-    const added = this.#addedById.get(id);
-    if (added !== undefined) return Buffer.from(added.content, 'utf8');
+    const added = this.#addedTexts.get(id);
+    if (added !== undefined) return Buffer.from(added, 'utf8');
     return tokenBytes(this.#decoder ?? [], this.#token(id) ?? '');
   }
 
   #token(id: number): string | undefined {
-    return this.#addedById.get(id)?.content ?? this.#bpe.tokens[id];
+    return this.#addedTexts.get(id) ?? this.#bpe.tokens[id];
+  }
+
+  /** What an added token is looked for as, and decoded to: the reference normalises those marked so. */
+  #soughtText(token: AddedToken): string {
+    return token.normalized ? (this.#normalizer?.(token.content) ?? token.content) : token.content;
   }
 
   #finders(tokens: readonly AddedToken[]): Finders {
-    const normalize = this.#normalizer ?? ((text: string) => text);
     return {
       raw: new AddedTokenFinder(tokens.filter((token) => !token.normalized)),
       normalized: new AddedTokenFinder(
         tokens.filter((token) => token.normalized),
-        (token) => normalize(token.content),
+        (token) => this.#soughtText(token),
       ),
     };
   }
