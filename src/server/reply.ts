@@ -55,7 +55,8 @@ export async function reply(c: AppContext, context: ServerContext, options: Repl
   const left = new AbortController();
   const clientSignal = AbortSignal.any([c.req.raw.signal, left.signal]);
   const events = observe(generate(model, job, clientSignal), record, logsText);
-  const envelope = { id: job.id, created: Math.floor(Date.now() / 1000), model: model.id };
+  const createdSeconds = Math.floor(Date.now() / 1000);
+  const envelope = (object: string) => ({ id: job.id, object, created: createdSeconds, model: model.id });
   if (!options.isStreamed) return c.json(await collect(events, envelope, options));
   const abort = () => {
     record.wasCancelled = true;
@@ -98,7 +99,7 @@ function totals({ usage, timings }: { usage: Usage; timings: Timings }, { prunin
 
 async function collect(
   events: AsyncIterable<GenerationEvent>,
-  envelope: object,
+  envelope: (object: string) => object,
   options: ReplyOptions,
 ): Promise<object> {
   const { job, shape } = options;
@@ -124,8 +125,7 @@ async function collect(
   }
   invariant(end, 'a generation ends with its totals');
   return {
-    ...envelope,
-    object: shape.wholeObject,
+    ...envelope(shape.wholeObject),
     choices: choices.map((choice, index) => shape.whole(index, choice)),
     usage: usageObject(end.usage),
     ...totals(end, options),
@@ -135,13 +135,12 @@ async function collect(
 /** The last choice's end waits for the totals, which stand on its chunk unless a usage chunk follows. */
 async function* chunks(
   events: AsyncIterable<GenerationEvent>,
-  envelope: object,
+  envelope: (object: string) => object,
   options: ReplyOptions,
 ): AsyncGenerator<object, void, void> {
   const { shape, includeUsage } = options;
   const chunk = (choice: object | null, extra: object = {}) => ({
-    ...envelope,
-    object: shape.chunkObject,
+    ...envelope(shape.chunkObject),
     choices: choice === null ? [] : [choice],
     ...(includeUsage && { usage: null }),
     ...extra,

@@ -1,0 +1,157 @@
+/** Configuration: precedence of sources, strictness, sizes, and that every key can be changed from every source. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { configKeys, loadConfig } from '../../src/config.ts';
+import { AppError } from '../../src/errors.ts';
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'coppice-config-'));
+});
+afterAll(() => {
+  rmSync(folder, { recursive: true });
+});
+
+function file(content: unknown, name = 'config.json'): string {
+  const path = join(folder, name);
+  writeFileSync(path, typeof content === 'string' ? content : JSON.stringify(content));
+  return path;
+}
+
+function at(config: unknown, path: string): unknown {
+  return path.split('.').reduce<unknown>((node, name) => (node as Record<string, unknown>)[name], config);
+}
+
+function nested(path: string, value: unknown): unknown {
+  return path.split('.').reduceRight<unknown>((inner, name) => ({ [name]: inner }), value);
+}
+
+function failure(run: () => unknown): AppError {
+  try {
+    run();
+  } catch (error) {
+    if (error instanceof AppError) return error;
+    throw error;
+  }
+  throw new Error('expected an error');
+}
+
+/** A value other than the default for every key: a key without one here fails the test below. */
+const OTHER: Record<string, unknown> = {
+  host: '0.0.0.0',
+  port: 9001,
+  model: 'org/name',
+  precision: 'fp32',
+  threads: 3,
+  cache_dir: '/tmp/x',
+  'limits.body_bytes': 1000,
+  'queue.max_running': 5,
+  'kv.max_bytes': 123_456,
+  'prefix_cache.max_bytes': 0,
+  'sse.ping_ms': 50,
+  'shutdown.timeout_ms': 0,
+  'log.level': 'debug',
+  'log.prompts': true,
+};
+
+describe('every key', () => {
+  test.each(configKeys)('$path from file, environment and flag', ({ path, variable, flag }) => {
+    const other = OTHER[path];
+    const standard = at(loadConfig(), path);
+    expect(other).toBeDefined();
+    expect(standard).not.toEqual(other);
+    expect(at(loadConfig({ file: file(nested(path, other)) }), path)).toEqual(other);
+    expect(at(loadConfig({ env: { [variable]: String(other) } }), path)).toEqual(other);
+    expect(at(loadConfig({ flags: { [path]: String(other) } }), path)).toEqual(other);
+    expect(flag).toBe(path.replaceAll(/[._]/g, '-'));
+  });
+});
+
+test('defaults < file < environment < flags', () => {
+  const path = file({ port: 1, host: 'file', threads: 7, queue: { max_running: 2 } });
+  const config = loadConfig({
+    file: path,
+    env: { COPPICE_PORT: '2', COPPICE_HOST: 'env', PATH: '/bin' },
+    flags: { port: '3', precision: undefined },
+  });
+  expect(config).toMatchObject({
+    port: 3,
+    host: 'env',
+    threads: 7,
+    precision: 'int8',
+    queue: { max_running: 2 },
+  });
+});
+
+test('COPPICE_CONFIG names the file unless a flag does', () => {
+  const one = file({ port: 1 }, 'one.json');
+  const two = file({ port: 2 }, 'two.json');
+  expect(loadConfig({ env: { COPPICE_CONFIG: one } }).port).toBe(1);
+  expect(loadConfig({ env: { COPPICE_CONFIG: one }, file: two }).port).toBe(2);
+});
+
+test('an empty variable counts as unset', () => {
+  expect(loadConfig({ env: { COPPICE_PORT: '', COPPICE_CONFIG: '' } }).port).toBe(8000);
+});
+
+test('text that looks like a number stays text where text is meant', () => {
+  expect(loadConfig({ flags: { model: '123', host: 'true' } })).toMatchObject({ model: '123', host: 'true' });
+});
+
+test.each([
+  ['1024', 1024],
+  ['16MiB', 16 * 2 ** 20],
+  ['2 GiB', 2 * 2 ** 30],
+])('sizes: %s', (text, bytes) => {
+  expect(loadConfig({ flags: { 'kv.max_bytes': text } }).kv.max_bytes).toBe(bytes);
+});
+
+test('the configuration is frozen throughout', () => {
+  const config = loadConfig();
+  expect(Object.isFrozen(config)).toBe(true);
+  expect(Object.isFrozen(config.log)).toBe(true);
+});
+
+describe('errors name the key and its source', () => {
+  test.each([
+    [{ flags: { port: 'x' } }, /port: expected number, got "x" \(flag --port\)/, 'port'],
+    [{ flags: { port: '70000' } }, /port: .*65535, got 70000/, 'port'],
+    [
+      { env: { COPPICE_LOG_LEVEL: 'loud' } },
+      /log\.level: .*"loud" \(environment variable COPPICE_LOG_LEVEL\)/,
+      'log.level',
+    ],
+    [{ flags: { 'kv.max_bytes': '2GB' } }, /kv\.max_bytes: .*got "2GB"/, 'kv.max_bytes'],
+    [{ flags: { 'kv.max_bytes': '-1' } }, /kv\.max_bytes/, 'kv.max_bytes'],
+    [{ env: { COPPICE_TYPO: '1' } }, /unknown configuration key.*COPPICE_TYPO/, null],
+  ])('%j', (sources, message, param) => {
+    const error = failure(() => loadConfig(sources));
+    expect(error.errorCode).toBe('startup');
+    expect(error.message).toMatch(message);
+    expect(error.param).toBe(param);
+  });
+
+  test.each([
+    [{ prot: 1 }, 'prot'],
+    [{ queue: { max_runing: 1 } }, 'queue.max_runing'],
+    [{ bogus: {} }, 'bogus'],
+    [{ port: {} }, 'port'],
+    [{ log: 5 }, 'log'],
+  ])('file %j', (content, param) => {
+    const path = file(content);
+    const error = failure(() => loadConfig({ file: path, env: { COPPICE_LOG_PROMPTS: 'true' } }));
+    expect(error.param).toBe(param);
+    expect(error.message).toContain(path);
+  });
+
+  test.each(['{', '[]', 'null', '"x"'])('file that holds %s', (content) => {
+    const path = file(content);
+    expect(failure(() => loadConfig({ file: path })).message).toContain(path);
+  });
+
+  test('file that is not there', () => {
+    expect(failure(() => loadConfig({ file: join(folder, 'none.json') })).message).toContain('none.json');
+  });
+});
