@@ -1,7 +1,7 @@
 /** GPT-2's alphabet: one printable character for each of the 256 bytes. */
 
 /** `BYTE_CHARACTERS[byte]`: printable Latin-1 bytes stand for themselves, the others count up from U+0100. */
-export const BYTE_CHARACTERS: readonly string[] = (() => {
+const BYTE_CHARACTERS: readonly string[] = (() => {
   let next = 0x100;
   return Array.from({ length: 256 }, (_, byte) => {
     const printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad);

@@ -1,4 +1,5 @@
 /** Turns a growing completion into text, token by token, never emitting half a character. */
+import { decodeLossy } from './token-decoder.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
 const REPLACEMENT = '\uFFFD';
@@ -6,6 +7,7 @@ const REPLACEMENT = '\uFFFD';
 const MAX_WITHHELD = 32;
 /** Prompt tokens that decide how the completion's first token reads. */
 const CONTEXT_TOKENS = 8;
+const CHARACTER_BYTES = 4;
 
 /**
  * Keeps a window of ids: those of the last text released, which tell how the next token reads (does it begin a word
@@ -25,10 +27,10 @@ export class Detokenizer {
    */
   constructor(tokenizer: Tokenizer, precedingIds: ArrayLike<number> = []) {
     this.#tokenizer = tokenizer;
-    const { ids, numComplete } = promptContext(tokenizer, precedingIds);
-    this.#window = ids;
-    this.#numReleased = numComplete;
-    this.#released = tokenizer.decode(ids.slice(0, numComplete));
+    this.#window = promptTail(tokenizer, precedingIds);
+    const { numTokens, finishedText } = unfinishedEnd(tokenizer, this.#window);
+    this.#numReleased = this.#window.length - numTokens;
+    this.#released = tokenizer.decode(this.#window.slice(0, this.#numReleased)) + finishedText;
   }
 
   /**
@@ -59,38 +61,35 @@ export class Detokenizer {
   }
 }
 
-/** The tail of a prompt, beginning with a whole character; ids from `numComplete` on are of an unfinished one. */
-function promptContext(
-  tokenizer: Tokenizer,
-  prompt: ArrayLike<number>,
-): { ids: number[]; numComplete: number } {
-  let start = prompt.length;
-  while (start > 0) {
-    const id = prompt[start - 1] ?? -1;
+/** The last ids of a prompt, beginning with a whole character and after any control token. */
+function promptTail(tokenizer: Tokenizer, prompt: ArrayLike<number>): number[] {
+  const tail: number[] = [];
+  for (let at = prompt.length - 1; at >= 0 && tail.length < CONTEXT_TOKENS + CHARACTER_BYTES; at--) {
+    const id = prompt[at] ?? -1;
     if (tokenizer.specialIds.has(id) || !tokenizer.has(id)) break;
-    const first = tokenizer.tokenBytes(prompt[start] ?? -1)[0] ?? 0;
-    if (prompt.length - start >= CONTEXT_TOKENS && !isContinuation(first)) break;
-    start--;
+    const first = tail[0] === undefined ? 0 : (tokenizer.tokenBytes(tail[0])[0] ?? 0);
+    if (tail.length >= CONTEXT_TOKENS && !isContinuation(first)) break;
+    tail.unshift(id);
   }
-  const ids: number[] = [];
-  for (let i = start; i < prompt.length; i++) ids.push(prompt[i] ?? -1);
-  return { ids, numComplete: ids.length - numUnfinished(tokenizer, ids) };
+  return tail;
 }
 
-/** How many of the last ids belong to a character whose bytes are not all there. */
-function numUnfinished(tokenizer: Tokenizer, ids: readonly number[]): number {
-  let numBytes = 0;
-  for (let count = 1; count <= Math.min(4, ids.length); count++) {
-    const bytes = tokenizer.tokenBytes(ids[ids.length - count] ?? -1);
-    for (let i = bytes.length - 1; i >= 0; i--) {
-      numBytes++;
-      const byte = bytes[i] ?? 0;
-      if (isContinuation(byte)) continue;
-      const needed = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1;
-      return numBytes < needed ? count : 0;
-    }
+/** How many of the last ids hold a character whose bytes are not all there, and the text in them before it. */
+function unfinishedEnd(
+  tokenizer: Tokenizer,
+  ids: readonly number[],
+): { numTokens: number; finishedText: string } {
+  let bytes: Uint8Array = new Uint8Array();
+  for (let numTokens = 1; numTokens <= Math.min(CHARACTER_BYTES, ids.length); numTokens++) {
+    bytes = Buffer.concat([tokenizer.tokenBytes(ids[ids.length - numTokens] ?? -1), bytes]);
+    const start = bytes.findLastIndex((byte) => !isContinuation(byte));
+    if (start < 0) continue;
+    const lead = bytes[start] ?? 0;
+    const needed = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 1;
+    if (bytes.length - start >= needed) break;
+    return { numTokens, finishedText: decodeLossy(bytes.subarray(0, start)) };
   }
-  return 0;
+  return { numTokens: 0, finishedText: '' };
 }
 
 function isContinuation(byte: number): boolean {
