@@ -9,7 +9,7 @@ import type { Tokenizer } from './tokenizer.ts';
  * be found again in what was rendered. Therefore text that names a control token is disguised before rendering - its
  * first character becomes a stand-in that no string of the request contains - and gets its character back after the
  * template's own control tokens were found.
- * @throws AppError `invalid_request` if the template refuses the messages.
+ * @throws AppError `invalid_request` if the template refuses the messages, or values are nested too deep.
  */
 export function encodeChat(
   tokenizer: Tokenizer,
@@ -18,7 +18,8 @@ export function encodeChat(
   options: ChatOptions = {},
 ): number[] {
   const shaped = messages.map((message, i) => shapeContent(message, template, `messages[${i}].content`));
-  const disguise = new Disguise(tokenizer.controlText, [shaped, options.tools, options.kwargs]);
+  const sent = { messages: shaped, tools: options.tools, chat_template_kwargs: options.kwargs };
+  const disguise = new Disguise(tokenizer.controlText, sent);
   const rendered = template.render(disguise.apply(shaped), {
     ...options,
     tools: disguise.apply(options.tools ?? null),
@@ -54,6 +55,8 @@ function textOf(part: ContentPart): string | null {
   return part.type === 'text' && typeof part.text === 'string' ? part.text : null;
 }
 
+/** Deeper values than any tool's schema; they would overflow the stack of the template's interpreter. */
+const MAX_DEPTH = 200;
 /** Characters without a meaning, so that no template treats them specially. */
 const STAND_INS = { first: 0xe000, last: 0xf8ff };
 
@@ -61,10 +64,11 @@ class Disguise {
   readonly #finder: ControlTextFinder;
   readonly #standIns = new Map<string, string>();
 
-  /** `values`: whatever the client sent. */
-  constructor(finder: ControlTextFinder, values: unknown) {
+  /** `sent`: whatever the client sent, by field. */
+  constructor(finder: ControlTextFinder, sent: Readonly<Record<string, unknown>>) {
     this.#finder = finder;
-    const strings = [...stringsOf(values)];
+    const strings: string[] = [];
+    for (const [field, value] of Object.entries(sent)) collectStrings(value, strings, field);
     const hidden = new Set(strings.flatMap((text) => finder.starts(text).map((start) => text.charAt(start))));
     if (hidden.size === 0) return;
     const taken = new Set(
@@ -122,13 +126,18 @@ function jsonEscape(character: string): string {
   return `\\u${character.charCodeAt(0).toString(16)}`;
 }
 
-function* stringsOf(value: unknown): Generator<string> {
-  if (typeof value === 'string') yield value;
-  else if (Array.isArray(value)) for (const item of value) yield* stringsOf(item);
+/** Appends all strings in `value`, keys included. `field` names the value in an error. */
+function collectStrings(value: unknown, strings: string[], field: string, depth = 0): void {
+  if (depth > MAX_DEPTH) {
+    const message = `expected values nested at most ${MAX_DEPTH} deep, got more`;
+    throw new AppError('invalid_request', message, { param: field });
+  }
+  if (typeof value === 'string') strings.push(value);
+  else if (Array.isArray(value)) for (const item of value) collectStrings(item, strings, field, depth + 1);
   else if (typeof value === 'object' && value !== null) {
     for (const [key, item] of Object.entries(value)) {
-      yield key;
-      yield* stringsOf(item);
+      strings.push(key);
+      collectStrings(item, strings, field, depth + 1);
     }
   }
 }

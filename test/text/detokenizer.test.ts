@@ -85,6 +85,13 @@ describe('detokenizer', () => {
     expect(run('stories260K', [upon], [bos, once, 2]).join('')).toBe('upon');
   });
 
+  it('finishes a character that the prompt ends inside of, and repeats nothing before it', () => {
+    const ids = loadTokenizer('gpt2').encode('x 😀');
+    // The second token holds the space and half of the character.
+    expect(ids).toHaveLength(3);
+    expect(run('gpt2', ids.slice(2), ids.slice(0, 2)).join('')).toBe('😀');
+  });
+
   it('says nothing of control tokens and of ids without a token', () => {
     const tokenizer = loadTokenizer('qwen2');
     const [a, b] = tokenizer.encode('a b') as [number, number];

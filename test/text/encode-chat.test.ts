@@ -162,6 +162,17 @@ describe('content', () => {
     expect(tokenizer.decode(ids)).toBe(`${json}${json}${attack}`);
   });
 
+  it('may be nested, but not without end', () => {
+    const nested = (depth: number): unknown => JSON.parse('['.repeat(depth) + ']'.repeat(depth));
+    const encode = (depth: number) =>
+      encodeChat(tokenizer, templateOf('qwen3'), [], { tools: [nested(depth)] });
+    expect(() => encode(100_000)).toThrow(
+      expect.objectContaining({ errorCode: 'invalid_request', param: 'tools' }),
+    );
+    const template = new ChatTemplate({ default: '{{ tools | tojson }}' }, {});
+    expect(tokenizer.decode(encodeChat(tokenizer, template, [], { tools: [nested(100)] }))).toHaveLength(202);
+  });
+
   it('of every private-use character leaves none to stand in for another', () => {
     const all = Array.from({ length: 0x1900 }, (_, i) => String.fromCharCode(0xe000 + i)).join('');
     const encode = (content: string) =>
