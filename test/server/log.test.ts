@@ -1,0 +1,58 @@
+/** The log: one line a request, no prompt text unless asked for, and nothing from outside can forge a line. */
+import { PassThrough } from 'node:stream';
+import { expect, test } from 'vitest';
+import { createLogger } from '../../src/log.ts';
+import { createTestServer } from './support/app.ts';
+import { ScriptedEngine, saying } from './support/scripted-engine.ts';
+
+const CHAT = '/v1/chat/completions';
+const messages = [{ role: 'user', content: 'my secret' }];
+
+test.each([false, true])('one line a request with its sizes, stream: %s', async (stream) => {
+  const server = createTestServer(new ScriptedEngine(saying([300, 301])));
+  const response = await server.post(CHAT, { messages, n: 2, stream }, { 'x-request-id': 'mine' });
+  await response.text();
+  const [line, ...others] = server.log();
+  expect(others).toEqual([]);
+  expect(line).toMatchObject({
+    method: 'POST',
+    path: CHAT,
+    status: 200,
+    model: 'coppice-recall',
+    tokensIn: 12,
+    tokensOut: 4,
+    tokensCached: 0,
+    ttftMs: 25,
+    finish: 'stop,stop',
+    requestId: 'mine',
+  });
+  expect(line?.ms).toBeGreaterThan(0);
+});
+
+test('no prompt or completion text, unless log.prompts', async () => {
+  for (const prompts of ['false', 'true']) {
+    const server = createTestServer(new ScriptedEngine(saying([300, 301])), { 'log.prompts': prompts });
+    await server.post(CHAT, { messages });
+    await server.post(CHAT, { messages: [{ role: 'my secret', content: 'x' }] });
+    const text = JSON.stringify(server.log());
+    expect(text.includes('my secret')).toBe(prompts === 'true');
+    expect(text.includes('"completion":"at in"')).toBe(prompts === 'true');
+  }
+});
+
+test('log.level', async () => {
+  const server = createTestServer(new ScriptedEngine(saying([300])), { 'log.level': 'warn' });
+  await server.post(CHAT, { messages });
+  expect(server.log()).toEqual([]);
+});
+
+test.each([false, true])('text from outside stays on its line, on a terminal: %s', (isTTY) => {
+  const stream = Object.assign(new PassThrough(), { isTTY });
+  const logger = createLogger({ level: 'info', stream });
+  logger.info({ path: '/a\nINFO forged\u001b[2K\r\u001b]0;x\u0007', prompt: 'b\n{"level":50}' }, 'request');
+  const text = String(stream.read());
+  expect(text.trimEnd().split('\n')).toHaveLength(1);
+  expect(text).toContain('forged');
+  // eslint-disable-next-line no-control-regex -- colours of our own are the only escapes that may stand there
+  expect(text.replaceAll(/\u001b\[\d+m/g, '')).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f]/);
+});
