@@ -115,12 +115,17 @@ function signalOutput(
   return select(graph, 'signals', cases, [{ name: 'signal', rank: 1 }])[0] ?? '';
 }
 
-/** query [slots, queryHeads * headDim] -> attention [slots, queryHeads * headDim]. */
+/** The query columns of `projected`: [M, queryHeads * headDim]. */
+function queryRows(graph: GraphBuilder, { queryHeads, kvHeads, headDim }: AttentionShape): string {
+  return graph.split('projected', [queryHeads * headDim, 2 * kvHeads * headDim], 1)[0] ?? '';
+}
+
+/** Query rows [slots, queryHeads * headDim] -> attention of the same shape. */
 function decodeCase(graph: GraphBuilder, shape: AttentionShape, slots: number): string[] {
   const { queryHeads, kvHeads, headDim } = shape;
   const group = queryHeads / kvHeads;
   const heads = graph.split(
-    graph.reshape('query', [-1, headDim]),
+    graph.reshape(queryRows(graph, shape), [-1, headDim]),
     Array<number>(slots * kvHeads).fill(group),
     0,
   );
@@ -136,14 +141,14 @@ function decodeCase(graph: GraphBuilder, shape: AttentionShape, slots: number): 
 }
 
 /**
- * query [slots * R, queryHeads * headDim] -> attention of the same shape. Only the tail columns are masked: adding
+ * Query rows [slots * R, queryHeads * headDim] -> attention of the same shape. Only the tail columns are masked: adding
  * a mask over the whole width costs a tenth to a quarter of the attention.
  */
 function tileCase(graph: GraphBuilder, shape: AttentionShape, slots: number): string[] {
   const { queryHeads, kvHeads, headDim } = shape;
   const group = queryHeads / kvHeads;
   // [slots, R, queryHeads, D] -> [slots, queryHeads, R, D] -> one [1, group, R, D] per slot and KV head
-  const rows = graph.reshape('query', [slots, -1, queryHeads, headDim]);
+  const rows = graph.reshape(queryRows(graph, shape), [slots, -1, queryHeads, headDim]);
   const byHead = graph.node('Transpose', [rows], { perm: [0, 2, 1, 3] });
   const probabilities: string[] = [];
   const outputs = graph.split(byHead, Array<number>(slots).fill(1), 0).flatMap((slotRows, slot) => {

@@ -2,10 +2,16 @@
  * The graph of a whole model. One run finishes layer l - 1 (attention, output projection, MLP) and opens layer l
  * (norm, query / key / value, RoPE); the run after the last layer gives logits. A scalar `layer` picks the run.
  */
-import { type Architecture, FINAL_NORM, headTensor, layerTensors } from './architecture.ts';
+import {
+  type Architecture,
+  type AttentionShape,
+  FINAL_NORM,
+  headTensor,
+  layerTensors,
+} from './architecture.ts';
 import { buildAttention, cacheInputs, cacheSlots, distinctShapes } from './attention.ts';
 import type { Activation, Linear, Linears } from './linear.ts';
-import { type Case, GraphBuilder, select } from './onnx.ts';
+import { GraphBuilder } from './onnx.ts';
 import type { Checkpoint } from './safetensors.ts';
 import type { WeightFile } from './weight-file.ts';
 
@@ -71,36 +77,41 @@ class LayerBuilder {
     return hidden;
   }
 
-  /** Query [M, queryHeads * D], key and value [kvHeads, M, D] of a layer; empty if it has no attention. */
-  open(layer: number, hidden: string): string[] {
+  /**
+   * Query, key and value rows of a layer, [M, (queryHeads + 2 kvHeads) * D], query and key after RoPE; null if the
+   * layer has no attention.
+   */
+  open(layer: number, hidden: string): string | null {
     const g = this.#graph;
     const { config, layers } = this.#architecture;
     const attention = layers[layer]?.attention;
-    if (attention == null) return this.#nothing();
+    if (attention == null) return null;
     const { queryHeads, kvHeads, headDim } = attention;
     const names = layerTensors(layer);
     const x = this.#prepare(this.#norm(hidden, `${names.attentionNorm}.weight`));
     const stacked = this.#linear(names.query, names.key, names.value).apply(g, x);
-    const [query = '', key = '', value = ''] = g.split(
-      stacked,
-      [queryHeads * headDim, kvHeads * headDim, kvHeads * headDim],
-      1,
-    );
-    const rotated = (rows: string, heads: number, normTensor: string): string => {
-      let y = rows;
-      if (config.family.headNorm) y = this.#norm(g.reshape(y, [-1, heads, headDim]), `${normTensor}.weight`);
-      if (!layers[layer]?.rope) return y;
-      const flat = g.reshape(y, [1, -1, heads * headDim]);
-      const offset = g.constant('int64', [0]);
-      return g.contrib('RotaryEmbedding', [flat, offset, 'cos', 'sin'], { num_heads: heads, interleaved: 0 });
-    };
-    const perHead = (rows: string): string =>
-      g.node('Transpose', [g.reshape(rows, [-1, kvHeads, headDim])], { perm: [1, 0, 2] });
-    return [
-      g.reshape(rotated(query, queryHeads, names.queryNorm), [-1, queryHeads * headDim]),
-      perHead(rotated(key, kvHeads, names.keyNorm)),
-      perHead(value),
-    ];
+    const heads = queryHeads + kvHeads;
+    const [rows = '', value = ''] = g.split(stacked, [heads * headDim, kvHeads * headDim], 1);
+    const normed = config.family.headNorm ? this.#normHeads(rows, names, attention) : rows;
+    if (layers[layer]?.rope !== true) return g.concat([normed, value], 1);
+    const flat = g.reshape(normed, [1, -1, heads * headDim]);
+    const offset = g.constant('int64', [0]);
+    const rotated = g.contrib('RotaryEmbedding', [flat, offset, 'cos', 'sin'], {
+      num_heads: heads,
+      interleaved: 0,
+    });
+    return g.concat([g.reshape(rotated, [-1, heads * headDim]), value], 1);
+  }
+
+  #normHeads(rows: string, names: ReturnType<typeof layerTensors>, shape: AttentionShape): string {
+    const g = this.#graph;
+    const { queryHeads, kvHeads, headDim } = shape;
+    const parts = g.split(rows, [queryHeads * headDim, kvHeads * headDim], 1);
+    const normed = [names.queryNorm, names.keyNorm].map((tensor, i) => {
+      const heads = g.reshape(parts[i] ?? '', [-1, i === 0 ? queryHeads : kvHeads, headDim]);
+      return this.#norm(heads, `${tensor}.weight`);
+    });
+    return g.reshape(g.concat(normed, 1), [-1, (queryHeads + kvHeads) * headDim]);
   }
 
   logits(hidden: string): string {
@@ -109,23 +120,48 @@ class LayerBuilder {
     return head.apply(this.#graph, this.#prepare(this.#norm(hidden, FINAL_NORM)));
   }
 
-  #nothing(): string[] {
-    const g = this.#graph;
-    return [
-      g.constant('float', [], [0, 0]),
-      g.constant('float', [], [0, 0, 0]),
-      g.constant('float', [], [0, 0, 0]),
-    ];
-  }
-
-  run(layer: number, attention: string): string[] {
+  /** Both outputs of a run: hidden rows (logits at the end) and projected rows, null where there are none. */
+  run(layer: number, attention: string): [string, string | null] {
     const { length } = this.#architecture.layers;
     const hidden = layer === 0 ? 'hidden' : this.finish(layer - 1, attention);
     this.#sources.onLayer(layer + 1, length + 1);
-    return layer === length
-      ? [this.logits(hidden), ...this.#nothing()]
-      : [hidden, ...this.open(layer, hidden)];
+    return layer === length ? [this.logits(hidden), null] : [hidden, this.open(layer, hidden)];
   }
+}
+
+export const SIGNAL_OUTPUT = 'signal';
+
+/** Names of a run's outputs: hidden rows (logits in the last run) and query, key and value rows. */
+export function runOutputs(layer: number) {
+  return { hidden: `run${layer}.hidden`, projected: `run${layer}.projected` };
+}
+
+/**
+ * One `If` a run, side by side: each has outputs of its own, empty unless `layer` picks it. A tree of `If`s would
+ * choose faster, but its weights would not be packed (see `GraphBuilder.weight`).
+ */
+function buildRun(
+  graph: GraphBuilder,
+  architecture: Architecture,
+  sources: Sources,
+  layer: number,
+  attention: string,
+): void {
+  const condition = graph.node('Equal', ['layer', graph.constant('int64', [layer], [])]);
+  const chosen = new GraphBuilder(graph);
+  const skipped = new GraphBuilder(graph);
+  const emitOutput = (branch: GraphBuilder, value: string): void => {
+    branch.output(value, 'float', [graph.uniqueName('rows'), graph.uniqueName('width')]);
+  };
+  const empty = (branch: GraphBuilder): string => branch.initializer(new Float32Array(0), [0, 0]);
+  for (const value of new LayerBuilder(chosen, architecture, sources).run(layer, attention)) {
+    emitOutput(chosen, value === null ? empty(chosen) : chosen.produced(value));
+    emitOutput(skipped, empty(skipped));
+  }
+  const { hidden, projected } = runOutputs(layer);
+  graph.nodeTo([hidden, projected], 'If', [condition], { then_branch: chosen, else_branch: skipped });
+  emitOutput(graph, hidden);
+  emitOutput(graph, projected);
 }
 
 /** Every input has to be fed in every run: onnxruntime-node knows no optional ones. */
@@ -134,7 +170,7 @@ function declareInputs(graph: GraphBuilder, architecture: Architecture): void {
   const { headDim } = config;
   for (const name of ['layer', 'attention', 'signals']) graph.input(name, 'int64', []);
   graph.input('hidden', 'float', ['rows', config.hiddenSize]);
-  graph.input('query', 'float', ['query_rows', 'query_width']);
+  graph.input('projected', 'float', ['projected_rows', 'projected_width']);
   graph.input('cos', 'float', ['rope_rows', headDim / 2]);
   graph.input('sin', 'float', ['rope_rows', headDim / 2]);
   const { heads, decode, tile } = cacheSlots(distinctShapes(layers));
@@ -150,33 +186,15 @@ function declareInputs(graph: GraphBuilder, architecture: Architecture): void {
   }
 }
 
-/**
- * Builds the graph and writes its weights to `file`.
- * @returns the serialised ONNX model; its outputs are, in order: hidden rows (logits in the last run), query, key,
- *   value, signal
- */
+/** Builds the graph and writes its weights to `file`. @returns the serialised ONNX model */
 export function buildModelGraph(architecture: Architecture, sources: Sources): Uint8Array {
   const graph = new GraphBuilder();
   declareInputs(graph, architecture);
   const { attention, signal } = buildAttention(graph, distinctShapes(architecture.layers));
-  const runs = Array.from({ length: architecture.layers.length + 1 }, (_, layer): Case => ({
-    key: layer,
-    build: (g) => new LayerBuilder(g, architecture, sources).run(layer, attention),
-  }));
-  const outputs = [
-    { name: 'hidden_out', rank: 2 },
-    { name: 'query_out', rank: 2 },
-    { name: 'key_out', rank: 3 },
-    { name: 'value_out', rank: 3 },
-  ];
-  const names = select(graph, 'layer', runs, outputs);
-  outputs.forEach(({ rank }, i) => {
-    graph.output(
-      names[i] ?? '',
-      'float',
-      Array.from({ length: rank }, () => graph.uniqueName('dim')),
-    );
-  });
-  graph.output(signal, 'float', [graph.uniqueName('dim')]);
+  for (let layer = 0; layer <= architecture.layers.length; layer++) {
+    buildRun(graph, architecture, sources, layer, attention);
+  }
+  graph.nodeTo([SIGNAL_OUTPUT], 'Identity', [signal]);
+  graph.output(SIGNAL_OUTPUT, 'float', ['signal_length']);
   return graph.toModel();
 }

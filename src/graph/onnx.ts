@@ -114,11 +114,13 @@ export class GraphBuilder {
   readonly #initializers: object[] = [];
   readonly #inputs: object[] = [];
   readonly #outputs: object[] = [];
+  readonly #root: GraphBuilder;
   readonly #constants = new Map<string, string>();
   readonly #produced = new Set<string>();
 
   constructor(parent?: GraphBuilder) {
     this.#names = parent === undefined ? { next: 0 } : parent.#names;
+    this.#root = parent === undefined ? this : parent.#root;
   }
 
   uniqueName(hint: string): string {
@@ -175,6 +177,14 @@ export class GraphBuilder {
     });
   }
 
+  /** A float32 initializer of this graph; unlike most values, it may be one of the graph's outputs as it is. */
+  initializer(data: Float32Array, dims: readonly number[]): string {
+    const name = this.uniqueName('initializer');
+    const rawData = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    this.#initializers.push({ name, dataType: DATA_TYPE.float, dims, rawData });
+    return name;
+  }
+
   /** A small constant, written once per graph. `dims` = [] is a scalar. */
   constant(type: DataType, values: readonly number[], dims: readonly number[] = [values.length]): string {
     const key = `${type}:${dims.join()}:${values.join()}`;
@@ -193,10 +203,14 @@ export class GraphBuilder {
     return name;
   }
 
-  /** A weight whose bytes lie in the external file. */
+  /**
+   * A weight whose bytes lie in the external file. It belongs to the outermost graph, wherever it is used:
+   * onnxruntime packs weights for its kernels and then lets go of the file only for those, and only if their user is
+   * at most one `If` deep. Deeper, each product packs its weights again; elsewhere, memory holds them twice.
+   */
   weight(hint: string, type: DataType, dims: readonly number[], data: ExternalData): string {
     const name = this.uniqueName(hint);
-    this.#initializers.push({
+    this.#root.#initializers.push({
       name,
       dataType: DATA_TYPE[type],
       dims,

@@ -12,6 +12,8 @@ import {
   type Signal,
 } from './attention.ts';
 import type { CompiledModel } from './compile.ts';
+import { runOutputs, SIGNAL_OUTPUT } from './model-graph.ts';
+import { mayProductsSaturate } from './processor.ts';
 
 /** Cache views of one KV head for a decode row. */
 export interface HeadView {
@@ -49,8 +51,8 @@ export interface LayerRun {
   readonly numRows: number;
   /** [numRows, hiddenSize] */
   readonly hidden: Float32Array;
-  /** [numRows, queryHeads * headDim] of layer - 1; null for `none`. */
-  readonly query: Float32Array | null;
+  /** What the run before it projected for layer - 1; null for `none`. */
+  readonly projected: Float32Array | null;
   /** Each [numRows, headDim / 2]; null in the last run. */
   readonly rope: { readonly cos: Float32Array; readonly sin: Float32Array } | null;
   readonly attention: AttentionFeed;
@@ -60,11 +62,8 @@ export interface LayerRun {
 export interface LayerResult {
   /** [numRows, hiddenSize], or [numRows, vocabSize] logits in the last run. */
   readonly hidden: Float32Array;
-  /** [numRows, queryHeads * headDim] */
-  readonly query: Float32Array;
-  /** [kvHeads, numRows, headDim] */
-  readonly key: Float32Array;
-  readonly value: Float32Array;
+  /** Query, key and value rows, [numRows, (queryHeads + 2 kvHeads) * headDim]; empty without attention. */
+  readonly projected: Float32Array;
   /** The signals of all heads behind each other; empty when none was asked. */
   readonly signal: Float32Array;
 }
@@ -83,7 +82,7 @@ function matrix(data: Float32Array, rows: number): Tensor {
 function unusedInputs(shapes: readonly AttentionShape[], headDim: number): Record<string, Tensor> {
   const entry = new Tensor('float32', new Float32Array(headDim), [1, headDim]);
   const angle = new Tensor('float32', new Float32Array(headDim / 2), [1, headDim / 2]);
-  const inputs: Record<string, Tensor> = { query: entry, cos: angle, sin: angle };
+  const inputs: Record<string, Tensor> = { projected: entry, cos: angle, sin: angle };
   const { heads, decode, tile } = cacheSlots(shapes);
   for (let slot = 0; slot < decode; slot++) {
     for (let head = 0; head < heads; head++) {
@@ -127,8 +126,7 @@ export class ModelSession {
         executionMode: 'sequential',
         graphOptimizationLevel: 'all',
         logSeverityLevel: 3,
-        // Exact u8 x s8 products on processors without VNNI, where the fast kernel saturates.
-        extra: { session: { x64quantprecision: '1' } },
+        ...(mayProductsSaturate() ? { extra: { session: { x64quantprecision: '1' } } } : {}),
       });
       return new ModelSession(session, model);
     } catch (error) {
@@ -186,25 +184,23 @@ export class ModelSession {
       signals: this.#scalar(SIGNALS[run.signal]),
       hidden: matrix(run.hidden, numRows),
     };
-    if (run.query !== null) feeds['query'] = matrix(run.query, numRows);
+    if (run.projected !== null) feeds['projected'] = matrix(run.projected, numRows);
     if (run.rope !== null) {
       feeds['cos'] = matrix(run.rope.cos, numRows);
       feeds['sin'] = matrix(run.rope.sin, numRows);
     }
     this.#feedCaches(feeds, attention, numRows);
-    const [hidden = '', query = '', key = '', value = '', signal = ''] = this.#session.outputNames;
+    const { hidden, projected } = runOutputs(layer);
     // The run that opens layer 0 would only copy its hidden rows.
     const wanted = layer === 0 ? [] : [hidden];
-    if (layer < this.#numLayers) wanted.push(query, key, value);
-    if (run.signal !== 'none') wanted.push(signal);
+    if (layer < this.#numLayers) wanted.push(projected);
+    if (run.signal !== 'none') wanted.push(SIGNAL_OUTPUT);
     const results = await this.#session.run(feeds, wanted);
     const data = (name: string): Float32Array => (results[name]?.data as Float32Array | undefined) ?? EMPTY;
     return {
       hidden: layer === 0 ? run.hidden : data(hidden),
-      query: data(query),
-      key: data(key),
-      value: data(value),
-      signal: data(signal),
+      projected: data(projected),
+      signal: data(SIGNAL_OUTPUT),
     };
   }
 

@@ -97,14 +97,38 @@ export class HeadCache {
       Number.isInteger(numEntries) && values.length === keys.length,
       `appended ${keys.length} key and ${values.length} value elements to a head of dimension ${this.headDim}`,
     );
-    invariant(
-      this.#length + numEntries <= this.#capacity,
-      `appended ${numEntries} entries to ${this.#length}, reserved were ${this.#capacity}`,
-    );
+    this.#assertRoom(numEntries);
     const offset = this.#length * this.headDim;
     this.#keyData.set(keys, offset);
     this.#valueData.set(values, offset);
     this.#length += numEntries;
+  }
+
+  /**
+   * Adds one entry for each row of `rows` [n, width]: its key stands at column `keyColumn`, its value at
+   * `valueColumn`. Room must have been reserved.
+   */
+  appendColumns(rows: Float32Array, width: number, keyColumn: number, valueColumn: number): void {
+    const { headDim } = this;
+    const numEntries = rows.length / width;
+    invariant(
+      Number.isInteger(numEntries) && Math.max(keyColumn, valueColumn) + headDim <= width,
+      `appended columns ${keyColumn} and ${valueColumn} of ${rows.length} elements in rows of ${width}`,
+    );
+    this.#assertRoom(numEntries);
+    let offset = this.#length * headDim;
+    for (let row = 0; row < rows.length; row += width, offset += headDim) {
+      this.#keyData.set(rows.subarray(row + keyColumn, row + keyColumn + headDim), offset);
+      this.#valueData.set(rows.subarray(row + valueColumn, row + valueColumn + headDim), offset);
+    }
+    this.#length += numEntries;
+  }
+
+  #assertRoom(numEntries: number): void {
+    invariant(
+      this.#length + numEntries <= this.#capacity,
+      `appended ${numEntries} entries to ${this.#length}, reserved were ${this.#capacity}`,
+    );
   }
 
   /** Keys of slots `from..to-1`, [to - from, headDim], without a copy. */

@@ -1,4 +1,4 @@
-/** Picks what each row of a run may see: views of the caches and masks. Slots of these caches are positions. */
+/** Moves keys and values between runs and caches, and picks what each row may see. Slots of these caches are positions. */
 import { invariant } from '../errors.ts';
 import type { AttentionFeed, TileHeadView } from '../graph/session.ts';
 import type { SequenceCache } from '../kv/sequence-cache.ts';
@@ -74,4 +74,21 @@ export function tileFeed(
     mask,
   }));
   return { kind: 'tile', shape, heads };
+}
+
+/** Appends a run's projected rows, [numRows, (queryHeads + 2 kvHeads) * headDim], to a layer's caches. */
+export function appendProjected(
+  model: Model,
+  layer: number,
+  cache: SequenceCache,
+  projected: Float32Array,
+  numRows: number,
+): void {
+  const shape = model.architecture.layers[layer]?.attention;
+  if (shape == null) return;
+  const { queryHeads, kvHeads, headDim } = shape;
+  const width = projected.length / numRows;
+  cache.heads(layer).forEach((head, j) => {
+    head.appendColumns(projected, width, (queryHeads + j) * headDim, (queryHeads + kvHeads + j) * headDim);
+  });
 }

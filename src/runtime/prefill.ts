@@ -2,10 +2,10 @@
  * A prefill pass: prompts go through the model layer by layer, in tiles of rows. A layer's weights stay in the
  * processor's cache while all tiles pass, and the engine can do other work between any two tiles.
  */
-import type { AttentionFeed, LayerResult } from '../graph/session.ts';
+import type { AttentionFeed } from '../graph/session.ts';
 import { invariant } from '../errors.ts';
 import type { SequenceCache } from '../kv/sequence-cache.ts';
-import { decodeFeed, decodeSlots, tileFeed } from './attention-feed.ts';
+import { appendProjected, decodeFeed, decodeSlots, tileFeed } from './attention-feed.ts';
 import type { Model } from './model.ts';
 
 /** Rows of a tile: measured best, larger tiles push the attention scores out of the cache. */
@@ -29,7 +29,7 @@ interface Tile {
   readonly begin: number;
   readonly end: number;
   hidden: Float32Array;
-  query: Float32Array;
+  projected: Float32Array;
 }
 
 class Lane {
@@ -45,7 +45,7 @@ class Lane {
       begin: i * TILE_ROWS,
       end: Math.min((i + 1) * TILE_ROWS, total),
       hidden: new Float32Array(0),
-      query: new Float32Array(0),
+      projected: new Float32Array(0),
     }));
   }
 }
@@ -131,15 +131,15 @@ export class PrefillPass {
       layer,
       numRows,
       hidden: tile.hidden,
-      query: attention.kind === 'none' ? null : tile.query,
+      projected: attention.kind === 'none' ? null : tile.projected,
       rope: rope.rows(Int32Array.from({ length: numRows }, (_, row) => start + tile.begin + row)),
       attention,
       signal: 'none',
     });
     this.#numTileRunsDone++;
     tile.hidden = result.hidden;
-    tile.query = result.query;
-    if (!lane.dropped) appendTile(cache, layer, result, numRows);
+    tile.projected = result.projected;
+    if (!lane.dropped) appendProjected(this.#model, layer, cache, result.projected, numRows);
   }
 
   /** The last row of each prompt through the last layer and the head, like a decode step's last run. */
@@ -170,7 +170,7 @@ export class PrefillPass {
       layer: model.numLayers,
       numRows,
       hidden: gather((tile) => tile.hidden),
-      query: attention.kind === 'none' ? null : gather((tile) => tile.query),
+      projected: attention.kind === 'none' ? null : gather((tile) => tile.projected),
       rope: null,
       attention,
       signal: 'none',
@@ -190,7 +190,7 @@ export class PrefillPass {
       layer: model.numLayers,
       numRows: to - from,
       hidden: cut(tile.hidden),
-      query: attention.kind === 'none' ? null : cut(tile.query),
+      projected: attention.kind === 'none' ? null : cut(tile.projected),
       rope: null,
       attention,
       signal: 'none',
@@ -199,13 +199,4 @@ export class PrefillPass {
       lane.request.onLogits(row, rowsOf(result.hidden, to - from, row - from, row - from + 1));
     }
   }
-}
-
-/** Appends a tile's keys and values, [kvHeads, numRows, headDim], to a layer's caches. */
-function appendTile(cache: SequenceCache, layer: number, result: LayerResult, numRows: number): void {
-  cache.heads(layer).forEach((head, j) => {
-    const from = j * numRows * head.headDim;
-    const to = from + numRows * head.headDim;
-    head.append(result.key.subarray(from, to), result.value.subarray(from, to));
-  });
 }
