@@ -24,12 +24,6 @@ addServeCommand(program);
 addGenerateCommand(program);
 addPullCommand(program);
 
-// A reader such as `head` that has seen enough.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  throw error;
-});
-
 try {
   await program.parseAsync();
 } catch (error) {

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { AppError } from '../errors.ts';
 import { encodeChat } from '../text/encode-chat.ts';
 import { generate } from '../server/generation.ts';
+import { ClientGoneError } from '../server/generation-job.ts';
 import { createJob } from '../server/job.ts';
 import type { LoadedModel } from '../server/model.ts';
 import { chatCompletionBody } from '../server/schemas/bodies.ts';
@@ -49,6 +50,8 @@ async function run(command: Command, argument: string): Promise<void> {
   });
   try {
     await complete(model, fields, prompt, options.raw === true);
+  } catch (error) {
+    if (!(error instanceof ClientGoneError)) throw error;
   } finally {
     await model.engine.close();
   }
@@ -85,7 +88,12 @@ async function complete(model: LoadedModel, fields: Fields, prompt: string, isRa
     logprobs: null,
     promptLogprobs: null,
   });
-  for await (const event of generate(model, job, new AbortController().signal)) {
+  const abort = new AbortController();
+  // A reader such as `head` has seen enough.
+  process.stdout.once('error', () => {
+    abort.abort();
+  });
+  for await (const event of generate(model, job, abort.signal)) {
     if (event.type === 'delta') process.stdout.write(event.text);
     if (event.type !== 'end') continue;
     const usage = usageObject(event.usage);

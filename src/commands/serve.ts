@@ -4,8 +4,13 @@ import { createLogger } from '../log.ts';
 import type { Logger } from '../log.ts';
 import { Lifecycle } from '../server/lifecycle.ts';
 import { listen } from '../server/listen.ts';
+import type { Listener } from '../server/listen.ts';
+import type { LoadedModel } from '../server/model.ts';
 import { findModel, loadModel } from './load.ts';
 import { addConfigOptions, readConfig } from './options.ts';
+
+/** How long the engine may take to come to the end of its turn when the process has to go. */
+const LAST_TURN_MS = 1000;
 
 export function addServeCommand(program: Command): void {
   const command = program.command('serve').description('serve a model over HTTP with the OpenAI API');
@@ -15,15 +20,26 @@ export function addServeCommand(program: Command): void {
 async function serve(command: Command): Promise<void> {
   const config = readConfig(command);
   const modelDir = await findModel(config);
+  // Whoever read the log is gone: the server is not.
+  process.stdout.on('error', () => undefined);
   const logger = createLogger({ level: config.log.level });
-  const lifecycle = new Lifecycle();
-  const listener = await listen({ config, logger, lifecycle });
-  logger.info({ config, url: listener.url }, 'listening');
-  onSignals(logger, async () => {
-    await listener.drain(config.shutdown.timeout_ms);
-    await lifecycle.close();
+  const started: { listener?: Listener; loading?: Promise<LoadedModel> } = {};
+  const closeEngine = async () => {
+    await (await started.loading)?.engine.close();
+  };
+  const timeoutMs = config.shutdown.timeout_ms;
+  onSignals(logger, {
+    drain: async () => {
+      await started.listener?.drain(timeoutMs);
+      return settlesWithin(closeEngine(), Math.max(timeoutMs, LAST_TURN_MS));
+    },
+    hurry: () => settlesWithin(closeEngine(), LAST_TURN_MS),
   });
-  const model = await loadModel(config, modelDir, {
+  const lifecycle = new Lifecycle();
+  started.listener = await listen({ config, logger, lifecycle });
+  const { url } = started.listener;
+  logger.info({ config, url }, 'listening');
+  started.loading = loadModel(config, modelDir, {
     onProgress: (progress) => {
       logger.info({ progress }, 'loading');
     },
@@ -31,27 +47,52 @@ async function serve(command: Command): Promise<void> {
       logger.error({ err: error }, 'the engine died and is restarted');
     },
   });
-  lifecycle.setReady(model);
-  process.stdout.write(`coppice is ready at ${listener.url}\n`);
+  lifecycle.setReady(await started.loading);
+  process.stdout.write(`coppice is ready at ${url}\n`);
 }
 
-/** The first signal ends the process when `drain` is done, the second at once. */
-function onSignals(logger: Logger, drain: () => Promise<void>): void {
-  let isDraining = false;
-  const numbers = { SIGINT: 2, SIGTERM: 15 } as const;
+interface Shutdown {
+  /** Both tell whether the engine's thread has ended. */
+  drain(): Promise<boolean>;
+  hurry(): Promise<boolean>;
+}
+
+/** What shells report for a process that a signal ended: 128 and the signal's number. */
+const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+
+/** The first signal ends the process when running work is done, the second as soon as the engine's turn is. */
+function onSignals(logger: Logger, shutdown: Shutdown): void {
+  let numSignals = 0;
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
-      // What shells report for a process that a signal ended.
-      if (isDraining) process.exit(128 + numbers[signal]);
-      isDraining = true;
-      logger.info({ signal }, 'draining');
-      drain().then(
-        () => process.exit(0),
-        (error: unknown) => {
-          logger.error({ err: error }, 'shutdown failed');
-          process.exit(1);
-        },
-      );
+      numSignals++;
+      if (numSignals === 1) {
+        logger.info({ signal }, 'draining');
+        void shutdown.drain().then((hasEnded) => {
+          exit(0, hasEnded);
+        });
+      } else if (numSignals === 2) {
+        void shutdown.hurry().then((hasEnded) => {
+          exit(EXIT_CODES[signal], hasEnded);
+        });
+      } else exit(EXIT_CODES[signal], false);
     });
   }
+}
+
+/** An orderly exit aborts with a core dump while a thread is inside the inference library: then go without order. */
+function exit(code: number, hasEngineEnded: boolean): never {
+  if (!hasEngineEnded) process.kill(process.pid, 'SIGKILL');
+  return process.exit(code);
+}
+
+/** Whether the promise settles in time, well or not. */
+async function settlesWithin(promise: Promise<void>, ms: number): Promise<boolean> {
+  return Promise.race([
+    promise.then(
+      () => true,
+      () => true,
+    ),
+    new Promise<false>((resolve) => setTimeout(resolve, ms, false)),
+  ]);
 }

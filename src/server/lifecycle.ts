@@ -28,9 +28,4 @@ export class Lifecycle {
       throw new AppError('model_loading', 'the engine is restarting, try again shortly');
     return model;
   }
-
-  /** Stops the engine, if there is one by now. */
-  async close(): Promise<void> {
-    await this.#model?.engine.close();
-  }
 }

@@ -156,6 +156,15 @@ describe('generate', () => {
   });
 });
 
+test('a reader that closes the pipe ends a generation without an error', async () => {
+  const { child, output, exit } = start(['generate', '--raw', '--max-tokens', '4000', 'x y z']);
+  child.stdin.end();
+  await once(child.stdout, 'data');
+  child.stdout.destroy();
+  expect(await exit).toBe(0);
+  expect(output.stderr).toBe('');
+});
+
 describe('serve', () => {
   test('listens at once, is not ready while it loads, then answers', async () => {
     const { child, output, exit } = start(['serve', '--port', '0']);
@@ -214,9 +223,10 @@ describe('serve', () => {
     expect(performance.now() - startedMs).toBeLessThan(1000);
   });
 
-  test('a signal while the model loads', async () => {
+  test.each([0, 150, 300])('a signal while the model loads, after %i ms', async (delayMs) => {
     const { child, exit, output } = start(['serve', '--port', '0']);
     await expect.poll(() => output.stdout, { interval: 5 }).toMatch(/"url":"http/);
+    await new Promise((resolve) => setTimeout(resolve, delayMs));
     child.kill('SIGTERM');
     expect(await exit).toBe(0);
     expect(output.stderr).toBe('');
