@@ -8,6 +8,10 @@ import { AppError, errorMessage } from '../errors.ts';
 const ELEMENT_BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
 type FloatFormat = keyof typeof ELEMENT_BYTES;
 
+function isFloatFormat(dtype: string): dtype is FloatFormat {
+  return Object.hasOwn(ELEMENT_BYTES, dtype);
+}
+
 const MAX_HEADER_BYTES = 100 << 20;
 
 export interface TensorInfo {
@@ -63,8 +67,8 @@ function readHeader(file: string, fd: number): TensorLocation[] {
     if (end < begin || end > fileBytes) {
       throw corrupt(file, `tensor ${name} ends at byte ${end}, the file has ${fileBytes} (truncated?)`);
     }
-    if (dtype in ELEMENT_BYTES) {
-      const expected = shape.reduce((a, b) => a * b, ELEMENT_BYTES[dtype as FloatFormat]);
+    if (isFloatFormat(dtype)) {
+      const expected = shape.reduce((a, b) => a * b, ELEMENT_BYTES[dtype]);
       if (expected !== end - begin)
         throw corrupt(file, `tensor ${name} expected ${expected} bytes, got ${end - begin}`);
     }
@@ -107,16 +111,23 @@ export class Checkpoint {
 
   /** @throws AppError `startup` naming the file that is missing or corrupt. */
   constructor(modelDir: string) {
-    for (const file of weightFiles(modelDir)) {
-      let fd: number;
-      try {
-        fd = openSync(file, 'r');
-      } catch (error) {
-        throw new AppError('startup', `cannot open weights: ${errorMessage(error)}`);
-      }
-      this.#fds.push(fd);
-      for (const tensor of readHeader(file, fd)) this.#tensors.set(tensor.name, tensor);
+    try {
+      for (const file of weightFiles(modelDir)) this.#open(file);
+    } catch (error) {
+      this.close();
+      throw error;
     }
+  }
+
+  #open(file: string): void {
+    let fd: number;
+    try {
+      fd = openSync(file, 'r');
+    } catch (error) {
+      throw new AppError('startup', `cannot open weights: ${errorMessage(error)}`);
+    }
+    this.#fds.push(fd);
+    for (const tensor of readHeader(file, fd)) this.#tensors.set(tensor.name, tensor);
   }
 
   get names(): IterableIterator<string> {
@@ -131,10 +142,10 @@ export class Checkpoint {
   readRows(name: string, firstRow: number, numRows: number): Float32Array {
     const tensor = this.#tensors.get(name);
     if (tensor === undefined) throw new AppError('startup', `weights have no tensor ${name}`);
-    if (!(tensor.dtype in ELEMENT_BYTES)) {
-      throw new AppError('startup', `tensor ${name}: expected F32, F16 or BF16, got ${tensor.dtype}`);
+    const format = tensor.dtype;
+    if (!isFloatFormat(format)) {
+      throw new AppError('startup', `tensor ${name}: expected F32, F16 or BF16, got ${format}`);
     }
-    const format = tensor.dtype as FloatFormat;
     const width = tensor.shape.slice(1).reduce((a, b) => a * b, 1);
     const rowBytes = width * ELEMENT_BYTES[format];
     const bytes = Buffer.allocUnsafeSlow(numRows * rowBytes);
