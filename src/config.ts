@@ -130,7 +130,7 @@ function unwrap(field: z.core.$ZodType): z.core.$ZodType {
 export const configKeys: readonly ConfigKey[] = leaves(configSchema.shape);
 
 /** Names the configuration file when `--config` does not. */
-export const CONFIG_FILE_VARIABLE = 'COPPICE_CONFIG';
+const CONFIG_FILE_VARIABLE = 'COPPICE_CONFIG';
 
 export interface ConfigSources {
   /** Path of a JSON file, or null. */

@@ -5,7 +5,7 @@ import { firstMistake } from '../validation.ts';
 import type { AppContext } from './context.ts';
 
 /** Names the fields of a body that no one reads, so that a typo shows. */
-export const IGNORED_FIELDS_HEADER = 'x-coppice-ignored-fields';
+const IGNORED_FIELDS_HEADER = 'x-coppice-ignored-fields';
 const MAX_HEADER_CHARACTERS = 1024;
 
 /** Most values outside of token lists: a body of millions of tiny wrong values would cost a message for each. */

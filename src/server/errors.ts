@@ -17,7 +17,7 @@ export function toAppError(error: unknown, logger: Logger, requestId: string): A
   return new AppError('internal', `internal error; the log knows more under request id ${requestId}`);
 }
 
-export function replyWithError(c: AppContext, error: AppError): Response {
+function replyWithError(c: AppContext, error: AppError): Response {
   const body = error.toBody();
   c.get('record').error = body.code ?? body.type;
   if (error.errorCode === 'queue_full') c.header('retry-after', RETRY_AFTER_SECONDS);

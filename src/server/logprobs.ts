@@ -21,7 +21,7 @@ function tokenName({ tokenizer, asIds }: TokenNames, id: number): string {
   return asIds ? `token_id:${id}` : tokenizer.tokenText(id);
 }
 
-export interface ChatLogprob {
+interface ChatLogprob {
   readonly token: string;
   readonly logprob: number;
   readonly bytes: readonly number[];

@@ -8,7 +8,7 @@ import { readModelJson } from '../text/model-file.ts';
 import { Tokenizer } from '../text/tokenizer.ts';
 
 /** What a field means when the client leaves it out. */
-export interface SamplingDefaults {
+interface SamplingDefaults {
   readonly temperature: number;
   readonly topP: number;
   readonly topK: number;

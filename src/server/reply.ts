@@ -15,7 +15,7 @@ import { timingsObject, usageObject } from './usage.ts';
 type Of<T extends GenerationEvent['type']> = Extract<GenerationEvent, { type: T }>;
 
 /** All of one choice, for a reply that is not streamed. */
-export interface CollectedChoice {
+interface CollectedChoice {
   text: string;
   tokens: GeneratedToken[];
   promptLogprobs: PromptLogprobs | null;

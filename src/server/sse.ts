@@ -12,7 +12,7 @@ export interface SseOptions {
   readonly toErrorEvent: (error: unknown) => object;
 }
 
-export function frame(event: object): string {
+function frame(event: object): string {
   return `data: ${JSON.stringify(event)}\n\n`;
 }
 

@@ -25,8 +25,6 @@ export const completionBody = z.object({
   echo: z.boolean().nullish(),
 });
 
-export type CompletionBody = z.infer<typeof completionBody>;
-
 /** One of `prompt` and `messages`; the route checks that. */
 export const tokenizeBody = z.object({
   model: z.string().nullish(),

@@ -25,7 +25,7 @@ const assistant = z.object({
 });
 const toolResult = z.object({ role: z.enum(['tool', 'function']) });
 
-export const chatMessage = z.discriminatedUnion('role', [instructions, assistant, toolResult], {
+const chatMessage = z.discriminatedUnion('role', [instructions, assistant, toolResult], {
   error: (issue) =>
     typeof issue.input === 'object'
       ? 'expected one of "system", "developer", "user", "assistant"'

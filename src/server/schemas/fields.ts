@@ -4,7 +4,7 @@ import { z } from 'zod';
 /** Clients often send null for what they leave out: an absent field and null mean the same. */
 const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
 
-export const tokenId = z.int().min(0);
+const tokenId = z.int().min(0);
 
 /** Counts and ids that any generation route takes, with OpenAI's ranges, then vLLM's where OpenAI has none. */
 export const samplingFields = {
