@@ -47,7 +47,7 @@ const configSchema = z.object({
   sliding_window: positive.nullish(),
   use_sliding_window: z.boolean().nullish(),
   max_window_layers: z.int().nonnegative().nullish(),
-  layer_types: z.array(z.string()).nullish(),
+  layer_types: z.array(z.enum(['full_attention', 'sliding_attention'])).nullish(),
   no_rope_layers: z.array(z.int()).nullish(),
   drop_attn_list: dropList,
   drop_mlp_list: dropList,
@@ -128,6 +128,16 @@ function checkDropList(raw: RawConfig, key: 'drop_attn_list' | 'drop_mlp_list', 
   }
 }
 
+function checkPerLayer(raw: RawConfig, key: 'layer_types' | 'no_rope_layers', file: string): void {
+  const count = raw[key]?.length ?? raw.num_hidden_layers;
+  if (count !== raw.num_hidden_layers) {
+    throw new AppError(
+      'startup',
+      `${file}: ${key} expected one entry for each of ${raw.num_hidden_layers} layers, got ${count}`,
+    );
+  }
+}
+
 /** @throws AppError `startup` naming the file and what is wrong with it. */
 export function readModelConfig(modelDir: string): ModelConfig {
   if (!statSync(modelDir, { throwIfNoEntry: false })?.isDirectory()) {
@@ -136,7 +146,8 @@ export function readModelConfig(modelDir: string): ModelConfig {
   const file = join(modelDir, 'config.json');
   const parsed = configSchema.safeParse(readJson(file));
   const modelType = parsed.data?.model_type ?? modelTypeOf(readJson(file));
-  const family = modelType === undefined ? undefined : FAMILIES[modelType];
+  const family =
+    modelType !== undefined && Object.hasOwn(FAMILIES, modelType) ? FAMILIES[modelType] : undefined;
   if (family === undefined) {
     const known = Object.keys(FAMILIES).join(', ');
     throw new AppError(
@@ -153,6 +164,8 @@ export function readModelConfig(modelDir: string): ModelConfig {
     throw new AppError('startup', `${file}: hidden_act expected silu, got ${raw.hidden_act}`);
   checkDropList(raw, 'drop_attn_list', file);
   checkDropList(raw, 'drop_mlp_list', file);
+  checkPerLayer(raw, 'layer_types', file);
+  checkPerLayer(raw, 'no_rope_layers', file);
   const scaling = raw.rope_parameters ?? raw.rope_scaling ?? {};
   return {
     family,

@@ -66,7 +66,7 @@ const SCALINGS: Readonly<Record<string, Scaling>> = {
 
 /** @throws AppError `startup` for a rope type that is not supported. */
 export function ropeFrequencies(config: RopeConfig, headDim: number): RopeFrequencies {
-  const scaling = SCALINGS[config.ropeType];
+  const scaling = Object.hasOwn(SCALINGS, config.ropeType) ? SCALINGS[config.ropeType] : undefined;
   if (scaling === undefined) {
     const known = Object.keys(SCALINGS).join(', ');
     throw new AppError(
