@@ -141,7 +141,7 @@ describe('damaged files', () => {
     ],
     [
       'a shape beyond all numbers',
-      safetensors({ w }, (header) => (header['w']!.shape = Array(30).fill(2 ** 50))),
+      safetensors({ w }, (header) => (header['w']!.shape = new Array<number>(30).fill(2 ** 50))),
       'tensor w expected',
     ],
   ];
