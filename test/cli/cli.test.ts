@@ -49,7 +49,7 @@ async function run(args: string[], { env = {}, stdin = '' } = {}) {
 async function serve(args: string[] = [], env: Record<string, string> = {}) {
   const started = start(['serve', '--port', '0', ...args], env);
   const ready = /coppice is ready at (http:\S+)\n/;
-  await expect.poll(() => started.output.stdout, { timeout: 15_000 }).toMatch(ready);
+  await expect.poll(() => started.output.stdout, { timeout: 30_000 }).toMatch(ready);
   return { ...started, url: ready.exec(started.output.stdout)?.[1] ?? '' };
 }
 
@@ -168,11 +168,11 @@ test('a reader that closes the pipe ends a generation without an error', async (
 describe('serve', () => {
   test('listens at once, is not ready while it loads, then answers', async () => {
     const { child, output, exit } = start(['serve', '--port', '0']);
-    await expect.poll(() => output.stdout, { interval: 5 }).toMatch(/"url":"http/);
+    await expect.poll(() => output.stdout, { interval: 5, timeout: 30_000 }).toMatch(/"url":"http/);
     const url = /"url":"([^"]+)"/.exec(output.stdout)?.[1] ?? '';
     const [health, ready] = await Promise.all([fetch(`${url}/health`), fetch(`${url}/ready`)]);
     expect([health.status, ready.status]).toEqual([200, 503]);
-    await expect.poll(() => output.stdout, { timeout: 15_000 }).toContain(`coppice is ready at ${url}\n`);
+    await expect.poll(() => output.stdout, { timeout: 30_000 }).toContain(`coppice is ready at ${url}\n`);
     expect((await fetch(`${url}/ready`)).status).toBe(200);
     expect((await chat(url, { max_tokens: 2 })).status).toBe(200);
     child.kill('SIGTERM');
@@ -196,7 +196,7 @@ describe('serve', () => {
     const { url, child, exit, output } = await serve();
     const reply = await chat(url, { stream: true, max_tokens: 400, ignore_eos: true });
     child.kill('SIGTERM');
-    await expect.poll(() => output.stdout, { interval: 5 }).toContain('draining');
+    await expect.poll(() => output.stdout, { interval: 5, timeout: 30_000 }).toContain('draining');
     expect((await chat(url, {})).status).toBe(503);
     expect(await reply.text()).toContain('[DONE]');
     expect(await exit).toBe(0);
@@ -216,16 +216,16 @@ describe('serve', () => {
     const reply = await chat(url, { stream: true, max_tokens: 8000, ignore_eos: true });
     reply.text().catch(() => undefined);
     child.kill('SIGTERM');
-    await expect.poll(() => output.stdout, { interval: 5 }).toContain('draining');
+    await expect.poll(() => output.stdout, { interval: 5, timeout: 30_000 }).toContain('draining');
     const startedMs = performance.now();
     child.kill('SIGTERM');
     expect(await exit).toBe(143);
-    expect(performance.now() - startedMs).toBeLessThan(1000);
+    expect(performance.now() - startedMs).toBeLessThan(10_000);
   });
 
   test.each([0, 150, 300])('a signal while the model loads, after %i ms', async (delayMs) => {
     const { child, exit, output } = start(['serve', '--port', '0']);
-    await expect.poll(() => output.stdout, { interval: 5 }).toMatch(/"url":"http/);
+    await expect.poll(() => output.stdout, { interval: 5, timeout: 30_000 }).toMatch(/"url":"http/);
     await new Promise((resolve) => setTimeout(resolve, delayMs));
     child.kill('SIGTERM');
     expect(await exit).toBe(0);

@@ -35,7 +35,9 @@ describe('a client that leaves frees its sequence', () => {
     if (stream) await (await reply).body?.getReader().read();
     abort.abort();
     await server.until(isIdle);
-    await expect.poll(() => server.log().at(-1)).toMatchObject({ path: CHAT, cancelled: true });
+    await expect
+      .poll(() => server.log().at(-1), { timeout: 30_000 })
+      .toMatchObject({ path: CHAT, cancelled: true });
   });
 
   test('while prefilling', async () => {
@@ -95,13 +97,14 @@ test('a reader that stalls does not make the server read ahead of it', async () 
     outgoing.end(JSON.stringify({ messages, max_tokens: 100_000, stream: true }));
     const [incoming] = (await once(outgoing, 'response')) as [NodeJS.ReadableStream & { destroy(): void }];
     incoming.pause();
-    await new Promise((resolve) => setTimeout(resolve, 700));
-    const whenStalled = numMade;
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    expect(numMade).toBe(whenStalled);
+    let whenLastSeen = -1;
+    while (numMade !== whenLastSeen) {
+      whenLastSeen = numMade;
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
     expect(numMade).toBeLessThan(100_000);
     incoming.destroy();
-    await expect.poll(() => scripted.cancelled.length).toBe(1);
+    await expect.poll(() => scripted.cancelled.length, { timeout: 30_000 }).toBe(1);
   } finally {
     await own.close();
   }
@@ -184,7 +187,7 @@ describe('draining', () => {
     const { scripted, release } = holding();
     const own = await startLiveServer({}, scripted);
     const running = own.post(CHAT, { messages, stream });
-    await expect.poll(() => scripted.requests.length).toBe(1);
+    await expect.poll(() => scripted.requests.length, { timeout: 30_000 }).toBe(1);
     const drained = own.listener.drain(10_000);
     const refused = await own.post(CHAT, { messages });
     expect(refused.status).toBe(503);
@@ -203,9 +206,9 @@ describe('draining', () => {
     const own = await startLiveServer({}, scripted);
     const running = own.post(CHAT, { messages });
     running.catch(() => undefined);
-    await expect.poll(() => scripted.requests.length).toBe(1);
+    await expect.poll(() => scripted.requests.length, { timeout: 30_000 }).toBe(1);
     await own.listener.drain(50);
     await expect(running).rejects.toThrow();
-    await expect.poll(() => scripted.cancelled.length).toBe(1);
+    await expect.poll(() => scripted.cancelled.length, { timeout: 30_000 }).toBe(1);
   });
 });

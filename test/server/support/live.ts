@@ -58,7 +58,7 @@ export async function startLiveServer(
         ...init,
       }),
     async until(condition) {
-      const deadlineMs = performance.now() + 5000;
+      const deadlineMs = performance.now() + 30_000;
       for (;;) {
         const stats = await engine.stats();
         if (condition(stats)) return stats;
