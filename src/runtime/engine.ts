@@ -174,7 +174,7 @@ export class InferenceEngine {
   /** Gives every decoding sequence room for its next entry, preempting the least urgent ones if there is none. */
   #makeRoom(): Sequence[] {
     const decoding = this.#scheduler.running.filter(
-      (sequence) => !this.#inPass.has(sequence) && sequence.numOwed === 1,
+      (sequence) => !this.#inPass.has(sequence) && sequence.isDecoding,
     );
     for (const sequence of decoding) {
       while (sequence.cache !== null && !this.#reserve(sequence.cache, sequence.numTokens)) {
@@ -216,7 +216,7 @@ export class InferenceEngine {
 
   #startPass(): void {
     let rows = 0;
-    const members: Sequence[] = this.#scheduler.running.filter((sequence) => sequence.numOwed > 1);
+    const members: Sequence[] = this.#scheduler.running.filter((sequence) => !sequence.isDecoding);
     for (const sequence of members) rows += Math.min(sequence.numOwed, LANE_ROWS);
     this.#scheduler.start((sequence) => {
       if (rows > 0 && rows + sequence.numOwed > PASS_ROWS) return false;

@@ -39,9 +39,14 @@ export class Sequence {
     return this.#length - this.request.input.promptIds.length;
   }
 
-  /** Tokens whose K and V are not computed: one in decode, more in prefill. */
+  /** Tokens whose K and V are not computed. */
   get numOwed(): number {
     return this.#length - this.numComputed;
+  }
+
+  /** Owes only the token that it sampled last. A prompt may owe one token, too, but ends in another way. */
+  get isDecoding(): boolean {
+    return this.numOwed === 1 && this.numGenerated > 0;
   }
 
   get lastId(): number {
