@@ -92,7 +92,7 @@ export class InferenceEngine {
   stopChoice(id: string, choice: number): void {
     this.#inbox.push(() => {
       const sequence = this.#requests.get(id)?.sequences[choice];
-      if (sequence !== undefined && !sequence.finished) this.#finish(sequence, 'stop', null);
+      if (sequence !== undefined && !sequence.finished) this.#stop(sequence);
     });
   }
 
@@ -129,8 +129,7 @@ export class InferenceEngine {
     }
     this.#requests.set(input.id, request);
     // The other choices join when the first one's prompt is computed.
-    const [first] = request.sequences;
-    if (first !== undefined) this.#scheduler.enqueue(first);
+    if (request.leader !== undefined) this.#scheduler.enqueue(request.leader);
   }
 
   #refusal(input: GenerationRequest): AppError | null {
@@ -316,10 +315,10 @@ export class InferenceEngine {
     this.#inPass.delete(sequence);
     sequence.numComputed = sequence.numTokens;
     request.progress(sequence.numTokens);
-    request.prefilled();
-    const others = sequence.numGenerated === 0 && sequence.choice === 0 ? request.sequences.slice(1) : [];
+    const isFirst = request.prefilled();
+    const others = isFirst ? request.sequences.filter((other) => other !== sequence) : [];
     for (const other of others) {
-      if (other.finished) continue;
+      if (other.finished || request.closed) continue;
       other.cache = sequence.cache?.fork(sequence.numComputed) ?? null;
       other.numComputed = other.cache === null ? 0 : sequence.numComputed;
       if (other.cache === null || !this.#scheduler.join(other)) {
@@ -376,6 +375,15 @@ export class InferenceEngine {
     request.finish(sequence, reason, stopTokenId);
     this.#leave(sequence);
     if (request.closed) this.#requests.delete(request.input.id);
+  }
+
+  /** The text of a choice is complete. If the prompt was being computed for it, the next choice takes its place. */
+  #stop(sequence: Sequence): void {
+    const { request } = sequence;
+    const wasLeader = sequence === request.leader;
+    this.#finish(sequence, 'stop', null);
+    const { leader } = request;
+    if (wasLeader && leader !== undefined) this.#scheduler.enqueue(leader);
   }
 
   #fail(request: LiveRequest, error: unknown): void {

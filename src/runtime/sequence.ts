@@ -101,12 +101,22 @@ export class LiveRequest {
     this.#emit({ type: 'progress', total, cached: this.cachedTokens, processed, timeMs });
   }
 
-  /** The prompt is computed: the first token, or the end of a request that wants none. */
-  prefilled(): void {
-    if (this.#firstTokenMs !== null) return;
+  get isPrefilled(): boolean {
+    return this.#firstTokenMs !== null;
+  }
+
+  /** The prompt is computed: the first token, or the end of a request that wants none. False if it was before. */
+  prefilled(): boolean {
+    if (this.#firstTokenMs !== null) return false;
     this.#firstTokenMs = performance.now();
     if (this.input.promptLogprobs !== null)
       this.#emit({ type: 'prompt_logprobs', logprobs: this.promptLogprobs });
+    return true;
+  }
+
+  /** The choice that waits for the prompt to be computed, on behalf of all. */
+  get leader(): Sequence | undefined {
+    return this.isPrefilled ? undefined : this.sequences.find((sequence) => !sequence.finished);
   }
 
   token(sequence: Sequence, tokenId: number, logprobs: TokenLogprobs | null): void {
