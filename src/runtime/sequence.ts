@@ -75,6 +75,7 @@ export class LiveRequest {
   readonly #arrivedMs = performance.now();
   #startedMs: number | null = null;
   #firstTokenMs: number | null = null;
+  #reported = -1;
   cachedTokens = 0;
   /** One per prompt token once scored; null for the first, which nothing predicts. */
   promptLogprobs: (TokenLogprobs | null)[] = [];
@@ -94,8 +95,10 @@ export class LiveRequest {
     return true;
   }
 
+  /** Reports only what is new: a prompt that was preempted catches up in silence. */
   progress(processed: number): void {
-    if (!this.input.reportProgress || this.#firstTokenMs !== null) return;
+    if (!this.input.reportProgress || this.isPrefilled || processed <= this.#reported) return;
+    this.#reported = processed;
     const total = this.input.promptIds.length;
     const timeMs = performance.now() - (this.#startedMs ?? this.#arrivedMs);
     this.#emit({ type: 'progress', total, cached: this.cachedTokens, processed, timeMs });
