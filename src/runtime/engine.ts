@@ -31,6 +31,12 @@ const LANE_ROWS = 1024;
 /** Tiles between two decode steps: how long a prompt may hold up the others' next token. */
 const TILES_PER_TURN = 4;
 
+function errorEvent(error: unknown): Extract<EngineEvent, { type: 'error' }> {
+  const { errorCode, param } =
+    error instanceof AppError ? error : ({ errorCode: 'internal', param: null } as const);
+  return { type: 'error', code: errorCode, message: errorMessage(error), param };
+}
+
 export class InferenceEngine {
   readonly #model: Model;
   readonly #pool: BytePool;
@@ -272,7 +278,8 @@ export class InferenceEngine {
       onLogits: (row: number, logits: Float32Array) => {
         const position = start + row;
         if (scores) this.#scorePrompt(sequence, position, logits);
-        if (position === sequence.numTokens - 1) this.#prefilled(sequence, logits);
+        const isLast = position === sequence.numTokens - 1;
+        if (isLast && !sequence.request.closed) this.#prefilled(sequence, logits);
       },
     };
   }
@@ -306,7 +313,9 @@ export class InferenceEngine {
     const { promptIds, promptLogprobs } = request.input;
     const next = promptIds[position + 1];
     if (position === 0) request.promptLogprobs = [null];
-    if (next !== undefined) request.promptLogprobs.push(tokenLogprobs(logits, next, promptLogprobs ?? 0));
+    if (next === undefined) return;
+    const scored = this.#attempt(request, () => tokenLogprobs(logits, next, promptLogprobs ?? 0));
+    if (scored !== null) request.promptLogprobs.push(scored);
   }
 
   /** The whole prompt is computed: sample from its last logits, and let the other choices start from a copy. */
@@ -332,7 +341,10 @@ export class InferenceEngine {
 
   // ---- decode
 
-  async #decode(sequences: readonly Sequence[]): Promise<void> {
+  async #decode(group: readonly Sequence[]): Promise<void> {
+    // A choice that failed in the group before this one has taken the others of its request along.
+    const sequences = group.filter((sequence) => !sequence.request.closed);
+    if (sequences.length === 0) return;
     const rows = sequences.map((sequence) => {
       invariant(sequence.cache !== null, 'a decoding sequence has a cache');
       return { tokenId: sequence.lastId, position: sequence.numComputed, cache: sequence.cache };
@@ -353,13 +365,8 @@ export class InferenceEngine {
       this.#finish(sequence, 'length', null);
       return;
     }
-    let sample;
-    try {
-      sample = sequence.sampler.sample(logits);
-    } catch (error) {
-      this.#fail(request, error);
-      return;
-    }
+    const sample = this.#attempt(request, () => sequence.sampler.sample(logits));
+    if (sample === null) return;
     this.#generatedTokens++;
     sequence.push(sample.tokenId);
     if (input.stopTokenIds.includes(sample.tokenId)) {
@@ -387,14 +394,23 @@ export class InferenceEngine {
   }
 
   #fail(request: LiveRequest, error: unknown): void {
-    const code = error instanceof AppError ? error.errorCode : 'internal';
-    request.error({
-      type: 'error',
-      code,
-      message: errorMessage(error),
-      param: error instanceof AppError ? error.param : null,
-    });
+    request.error(errorEvent(error));
+    for (const sequence of request.sequences) {
+      this.#dropFromPass(sequence);
+      // Whatever spoilt the logits may be in the cache as well: no other request shall meet it.
+      sequence.releaseCache();
+    }
     this.#drop(request.input.id);
+  }
+
+  /** What a request's own numbers break ends that request and no other. Null if it did. */
+  #attempt<Result>(request: LiveRequest, action: () => Result): Result | null {
+    try {
+      return action();
+    } catch (error) {
+      this.#fail(request, error);
+      return null;
+    }
   }
 
   async close(): Promise<void> {
