@@ -176,6 +176,16 @@ export class InferenceEngine {
     return cache.reserve(numEntries);
   }
 
+  /** A copy of a computed prompt, at the cost of the prefix cache but of no running sequence. */
+  #fork({ cache, numComputed }: Sequence): SequenceCache | null {
+    if (cache === null) return null;
+    const copy = cache.fork(numComputed);
+    const bytes = bytesFor(this.#model.kvShape, numComputed);
+    if (copy !== null || bytes > this.#pool.freeBytes + this.#prefix.bytes) return copy;
+    this.#prefix.evict(bytes);
+    return cache.fork(numComputed);
+  }
+
   /** Gives every decoding sequence room for its next entry, preempting the least urgent ones if there is none. */
   #makeRoom(): Sequence[] {
     const decoding = this.#scheduler.running.filter(
@@ -328,7 +338,7 @@ export class InferenceEngine {
     const others = isFirst ? request.sequences.filter((other) => other !== sequence) : [];
     for (const other of others) {
       if (other.finished || request.closed) continue;
-      other.cache = sequence.cache?.fork(sequence.numComputed) ?? null;
+      other.cache = this.#fork(sequence);
       other.numComputed = other.cache === null ? 0 : sequence.numComputed;
       if (other.cache === null || !this.#scheduler.join(other)) {
         other.releaseCache();
