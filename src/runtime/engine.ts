@@ -117,39 +117,37 @@ export class InferenceEngine {
 
   #accept(input: GenerationRequest, emit: (event: EngineEvent) => void): void {
     invariant(!this.#requests.has(input.id), `request id ${input.id} is in use`);
-    const refusal = this.#refusal(input);
-    if (refusal !== null) {
-      emit({ type: 'error', code: refusal.errorCode, message: refusal.message, param: refusal.param });
-      return;
-    }
     const request = new LiveRequest(input, this.#numArrived++, emit);
-    for (let choice = 0; choice < input.numChoices; choice++) {
-      const sampler = createSampler(input.sampling, {
-        choice,
-        promptIds: input.promptIds,
-        minTokens: input.minTokens,
-        stopTokenIds: input.stopTokenIds,
-        workspace: this.#workspace,
-      });
-      request.sequences.push(new Sequence(request, choice, sampler, input.maxTokens));
+    try {
+      this.#refuse(input);
+      for (let choice = 0; choice < input.numChoices; choice++) {
+        const sampler = createSampler(input.sampling, { ...input, choice, workspace: this.#workspace });
+        request.sequences.push(new Sequence(request, choice, sampler, input.maxTokens));
+      }
+    } catch (error) {
+      request.error(errorEvent(error));
+      return;
     }
     this.#requests.set(input.id, request);
     // The other choices join when the first one's prompt is computed.
     if (request.leader !== undefined) this.#scheduler.enqueue(request.leader);
   }
 
-  #refusal(input: GenerationRequest): AppError | null {
-    const { contextLength } = this.#model.info;
+  /** Throws when the request can never run. */
+  #refuse(input: GenerationRequest): void {
+    const { contextLength, vocabSize } = this.#model.info;
     const wanted = input.promptIds.length + input.maxTokens;
     if (input.promptIds.length === 0)
-      return new AppError('invalid_request', 'expected at least one prompt token', { param: 'prompt' });
+      throw new AppError('invalid_request', 'expected at least one prompt token', { param: 'prompt' });
+    const unknown = input.promptIds.find((id) => id < 0 || id >= vocabSize);
+    invariant(unknown === undefined, `prompt token ${unknown} of a vocabulary of ${vocabSize}`);
     if (wanted > contextLength) {
       const message = `expected at most ${contextLength} tokens of context, got ${input.promptIds.length} in the prompt and ${input.maxTokens} requested`;
-      return new AppError('context_length_exceeded', message);
+      throw new AppError('context_length_exceeded', message);
     }
     const bytes = bytesFor(this.#model.kvShape, wanted);
-    if (bytes <= this.#pool.limitBytes) return null;
-    return new AppError(
+    if (bytes <= this.#pool.limitBytes) return;
+    throw new AppError(
       'kv_memory_exceeded',
       `expected at most ${this.#pool.limitBytes} bytes of KV cache, the request needs ${bytes}`,
     );
