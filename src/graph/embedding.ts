@@ -3,7 +3,7 @@ import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { invariant } from '../errors.ts';
 import { type Architecture, EMBEDDING } from './architecture.ts';
-import type { Precision } from './linear.ts';
+import { checkScales, type Precision } from './linear.ts';
 import { dequantiseRow, quantiseRows } from './quantise.kernel.ts';
 import type { Checkpoint } from './safetensors.ts';
 import { WeightFile } from './weight-file.ts';
@@ -30,6 +30,7 @@ export function writeEmbedding(
     if (precision === 'int8') {
       const quantised = new Int8Array(rows.length);
       quantiseRows(quantised, scales, rows, count, hiddenSize);
+      checkScales(EMBEDDING, scales);
       rowsFile.append(quantised);
     } else rowsFile.append(rows);
     scalesFile.append(scales);

@@ -1,4 +1,5 @@
 /** Linear layers of a graph: exact float32, or W8A8 (int8 weights, int8 activations, one scale per row). */
+import { AppError } from '../errors.ts';
 import type { Checkpoint } from './safetensors.ts';
 import type { GraphBuilder } from './onnx.ts';
 import { quantiseRows, transposeInto } from './quantise.kernel.ts';
@@ -49,13 +50,13 @@ function stackOf(checkpoint: Checkpoint, names: readonly string[]): Stack {
 function* rowBlocks(
   checkpoint: Checkpoint,
   stack: Stack,
-): Generator<{ rows: Float32Array; first: number; count: number }> {
+): Generator<{ name: string; rows: Float32Array; first: number; count: number }> {
   let first = 0;
   for (const name of stack.names) {
     const total = checkpoint.find(name)?.shape[0] ?? 0;
     for (let row = 0; row < total; row += ROWS_PER_READ) {
       const count = Math.min(ROWS_PER_READ, total - row);
-      yield { rows: checkpoint.readRows(name, row, count), first, count };
+      yield { name, rows: checkpoint.readRows(name, row, count), first, count };
       first += count;
     }
   }
@@ -104,6 +105,12 @@ function floatLinears(checkpoint: Checkpoint, file: WeightFile): Linears {
   };
 }
 
+/** @throws AppError `startup` if a row of a tensor, whose scale this is, cannot be written as int8. */
+export function checkScales(name: string, scales: Float32Array): void {
+  if (scales.every(Number.isFinite)) return;
+  throw new AppError('startup', `tensor ${name}: expected finite values, got infinity or NaN`);
+}
+
 /**
  * W8A8. Scale and zero point of the quantised activations are constants, the row's own scale is multiplied back
  * afterwards: per-row accuracy at per-tensor speed, and a row's result does not depend on its neighbours.
@@ -125,9 +132,11 @@ function int8Linears(checkpoint: Checkpoint, file: WeightFile): Linears {
       const { inSize, outSize } = stack;
       const weights = new Int8Array(inSize * outSize);
       const scales = new Float32Array(outSize);
-      for (const { rows, first, count } of rowBlocks(checkpoint, stack)) {
+      for (const { name, rows, first, count } of rowBlocks(checkpoint, stack)) {
         const quantised = new Int8Array(rows.length);
-        quantiseRows(quantised, scales.subarray(first, first + count), rows, count, inSize);
+        const blockScales = scales.subarray(first, first + count);
+        quantiseRows(quantised, blockScales, rows, count, inSize);
+        checkScales(name, blockScales);
         transposeInto(weights, quantised, first, count, inSize, outSize);
       }
       const weight = graph.weight('weight', 'int8', [inSize, outSize], file.append(weights));

@@ -3,6 +3,9 @@
 /** Columns of a block whose rows stay in the cache while it is transposed. */
 const BLOCK = 64;
 
+/** Below the smallest normal float32 a scale has too few digits to keep |q| <= 127. */
+const SMALLEST_SCALE = 2 ** -126;
+
 /** Writes `source` [numRows, columns] as columns firstRow.. of `target` [columns, totalRows]. */
 export function transposeInto<T extends Float32Array | Int8Array>(
   target: T,
@@ -25,7 +28,7 @@ export function transposeInto<T extends Float32Array | Int8Array>(
 /**
  * Symmetric int8 with one scale per row: w ~ q * scale, |q| <= 127.
  * @param quantised [numRows, columns], written
- * @param scales [numRows], written; 1 for a row of zeros
+ * @param scales [numRows], written; 1 for a row of zeros, not finite for a row that holds such a value
  */
 export function quantiseRows(
   quantised: Int8Array,
@@ -39,9 +42,9 @@ export function quantiseRows(
     let largest = 0;
     for (let i = from; i < from + columns; i++) {
       const magnitude = Math.abs(source[i]!);
-      if (magnitude > largest) largest = magnitude;
+      if (magnitude > largest || Number.isNaN(magnitude)) largest = magnitude;
     }
-    const scale = largest === 0 ? 1 : Math.fround(largest / 127);
+    const scale = largest === 0 ? 1 : Math.max(Math.fround(largest / 127), SMALLEST_SCALE);
     scales[row] = scale;
     for (let i = from; i < from + columns; i++) quantised[i] = Math.round(source[i]! / scale);
   }
