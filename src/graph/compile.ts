@@ -58,12 +58,17 @@ async function contentHash(file: string, cacheDir: string): Promise<string> {
   const { size, mtimeNs, ctimeNs, ino } = statSync(file, { bigint: true });
   const identity = [file, size, mtimeNs, ctimeNs, ino].join('\n');
   const memo = join(cacheDir, 'digests', createHash('sha256').update(identity).digest('hex'));
-  if (existsSync(memo)) return readFileSync(memo, 'utf8');
+  const known = existsSync(memo) ? readFileSync(memo, 'utf8') : '';
+  if (/^[0-9a-f]{64}$/.test(known)) return known;
   const digest = await hashFile(file);
-  mkdirSync(join(cacheDir, 'digests'), { recursive: true });
   const temporary = `${memo}.${process.pid}`;
-  writeFileSync(temporary, digest);
-  renameSync(temporary, memo);
+  try {
+    mkdirSync(join(cacheDir, 'digests'), { recursive: true });
+    writeFileSync(temporary, digest);
+    renameSync(temporary, memo);
+  } catch (error) {
+    throw new AppError('startup', `cannot write to the cache folder ${cacheDir}: ${errorMessage(error)}`);
+  }
   return digest;
 }
 
@@ -122,8 +127,8 @@ function compileInto(
   options: CompileOptions,
 ): void {
   const temporary = `${target}.tmp-${process.pid}-${Date.now()}`;
-  mkdirSync(temporary);
   try {
+    mkdirSync(temporary);
     writeFiles(temporary, checkpoint, architecture, options);
     if (existsSync(target) && !isComplete(target)) rmSync(target, { recursive: true, force: true });
     renameSync(temporary, target);
