@@ -187,7 +187,8 @@ export class GraphBuilder {
 
   /** A small constant, written once per graph. `dims` = [] is a scalar. */
   constant(type: DataType, values: readonly number[], dims: readonly number[] = [values.length]): string {
-    const key = `${type}:${dims.join()}:${values.join()}`;
+    const digits = values.map((value) => (Object.is(value, -0) ? '-0' : value));
+    const key = `${type}:${dims.join()}:${digits.join()}`;
     const known = this.#constants.get(key);
     if (known !== undefined) return known;
     const name = this.uniqueName('const');
