@@ -1,0 +1,74 @@
+/** The numbers and names that a run and its graph agree on. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { AttentionShape } from '../../src/graph/architecture.ts';
+import {
+  attentionCode,
+  cacheInputs,
+  cacheSlots,
+  decodeSizes,
+  distinctShapes,
+} from '../../src/graph/attention.ts';
+
+const shape: fc.Arbitrary<AttentionShape> = fc
+  .record({ kvHeads: fc.integer({ min: 1, max: 64 }), group: fc.integer({ min: 1, max: 4 }) })
+  .map(({ kvHeads, group }) => ({ queryHeads: kvHeads * group, kvHeads, headDim: 16 }));
+const layers = fc.array(
+  fc.option(
+    shape.map((attention) => ({ attention })),
+    { nil: { attention: null } },
+  ),
+  {
+    minLength: 1,
+    maxLength: 6,
+  },
+);
+
+describe('attention codes', () => {
+  it('are 0 for none and else 1, 2, 3 ... for every variant of every shape, once', () => {
+    fc.assert(
+      fc.property(layers, (list) => {
+        const shapes = distinctShapes(list);
+        const codes = shapes.flatMap((one) => [
+          ...decodeSizes(shapes).map((slots) =>
+            attentionCode(shapes, { kind: 'decode', slots, shape: { ...one } }),
+          ),
+          attentionCode(shapes, { kind: 'tile', slots: 1, shape: one }),
+        ]);
+        expect(codes).toEqual(codes.map((_, i) => i + 1));
+        expect(attentionCode(shapes, { kind: 'none' })).toBe(0);
+      }),
+    );
+  });
+});
+
+describe('distinctShapes', () => {
+  it('names every shape of the layers once and nothing for layers without attention', () => {
+    const a = { queryHeads: 4, kvHeads: 2, headDim: 16 };
+    const b = { queryHeads: 4, kvHeads: 4, headDim: 16 };
+    const none = { attention: null };
+    expect(distinctShapes([none, { attention: a }, { attention: b }, none, { attention: { ...a } }])).toEqual(
+      [a, b],
+    );
+    expect(distinctShapes([none])).toEqual([]);
+  });
+});
+
+describe('decode slots', () => {
+  const withHeads = (kvHeads: number): AttentionShape[] => [{ queryHeads: kvHeads, kvHeads, headDim: 8 }];
+
+  it('reach 8 for usual models and fewer for wide ones, so that inputs stay bounded', () => {
+    expect(decodeSizes(withHeads(2))).toEqual([1, 2, 3, 4, 6, 8]);
+    expect(decodeSizes(withHeads(16)).at(-1)).toBe(8);
+    expect(decodeSizes(withHeads(32))).toEqual([1, 2, 3, 4]);
+    expect(decodeSizes(withHeads(200))).toEqual([1]);
+    expect(decodeSizes([])).toEqual([1, 2, 3, 4, 6, 8]);
+  });
+
+  it('have inputs of their own for every head of the widest shape', () => {
+    const shapes = [...withHeads(2), ...withHeads(5)];
+    expect(cacheSlots(shapes)).toEqual({ heads: 5, decode: 8, tile: 1 });
+    const names = Array.from({ length: 8 * 20 }, (_, i) => Object.values(cacheInputs(i >> 4, i & 15))).flat();
+    expect(new Set(names).size).toBe(names.length);
+  });
+});
