@@ -89,8 +89,10 @@ describe('running', () => {
     ];
     for (const sequence of sequences.flat()) scheduler.join(sequence);
     const victims: string[] = [];
-    for (let victim; (victim = scheduler.victim()) !== undefined; scheduler.remove(victim))
+    for (let victim = scheduler.victim(); victim !== undefined; victim = scheduler.victim()) {
       victims.push(name(victim));
+      scheduler.remove(victim);
+    }
     expect(victims).toEqual(['1.2.1', '1.2.0', '1.1.0', '0.4.0', '-3.9.0']);
   });
 

@@ -1,0 +1,94 @@
+/** A sequence's logits do not depend on the sequences that it shares a decode step with. */
+import { describe, expect, it } from 'vitest';
+import type { Precision } from '../../src/graph/linear.ts';
+import type { SequenceCache } from '../../src/kv/sequence-cache.ts';
+import { decodeStep } from '../../src/runtime/decode.ts';
+import type { DecodeRow } from '../../src/runtime/decode.ts';
+import type { Model } from '../../src/runtime/model.ts';
+import { checkpoints, emptyCache, maxDifference, prefill, RECALL_DIR } from './drive.ts';
+import { modelLoader } from './fixture.ts';
+
+const model = modelLoader();
+const names = [
+  'llama-gqa-rope3',
+  'llama-mqa-v5config',
+  'llama-pruned-shapes',
+  'mistral-swa',
+  'qwen2',
+  'qwen3',
+];
+const dirs = checkpoints('arch')
+  .filter(({ name }) => names.includes(name))
+  .map(({ name, dir }) => [name, dir] as const);
+const stories = checkpoints('models').map(({ name, dir }) => [name, dir] as const);
+
+const LENGTHS = [3, 40, 1, 130, 17, 64, 90, 25];
+const STEPS = 3;
+
+/** Token ids that look random, within any vocabulary of the fixtures. */
+function tokens(seed: number, length: number): number[] {
+  return Array.from({ length }, (_, i) => (seed * 31 + i * 17 + ((i * i) % 23)) % 100);
+}
+
+async function prefilled(loaded: Model): Promise<SequenceCache[]> {
+  const caches: SequenceCache[] = [];
+  for (const [i, length] of LENGTHS.entries()) {
+    const cache = emptyCache(loaded, 256);
+    await prefill(loaded, cache, tokens(i, length), { logits: 'last' });
+    caches.push(cache);
+  }
+  return caches;
+}
+
+/** Logits of several decode steps of some sequences, from forks of their caches: [step][sequence]. */
+async function decode(
+  loaded: Model,
+  caches: SequenceCache[],
+  sequences: number[],
+): Promise<Float32Array[][]> {
+  const forks = sequences.map((i) => caches[i]!.fork()!);
+  const steps: Float32Array[][] = [];
+  for (let step = 0; step < STEPS; step++) {
+    const rows = sequences.map((i, at): DecodeRow => {
+      forks[at]!.reserve(LENGTHS[i]! + step + 1);
+      return { tokenId: tokens(i, 200).at(-1 - step)!, position: LENGTHS[i]! + step, cache: forks[at]! };
+    });
+    steps.push((await decodeStep(loaded, rows)).map((logits) => logits.slice()));
+  }
+  for (const fork of forks) fork.free();
+  return steps;
+}
+
+/** Largest difference to the logits of each sequence alone, for every number of sequences in a step. */
+async function differences(modelDir: string, precision: Precision): Promise<Record<number, number>> {
+  const loaded = await model(modelDir, precision, 2);
+  const caches = await prefilled(loaded);
+  const alone: Float32Array[][][] = [];
+  for (const i of LENGTHS.keys()) alone.push(await decode(loaded, caches, [i]));
+  const result: Record<number, number> = {};
+  for (let size = 1; size <= LENGTHS.length; size++) {
+    // Rotated, so that a sequence comes to lie in every slot.
+    const sequences = Array.from({ length: size }, (_, i) => (i + size) % LENGTHS.length);
+    const together = await decode(loaded, caches, sequences);
+    const all = together.flatMap((logits, step) =>
+      logits.map((row, at) => maxDifference(row, alone[sequences[at]!]![step]![0]!)),
+    );
+    result[size] = Math.max(...all);
+  }
+  for (const cache of caches) cache.free();
+  return result;
+}
+
+describe.each([...dirs, ...stories, ['coppice-recall', RECALL_DIR] as const])('%s', (_name, dir) => {
+  it('decodes to the same bits in int8 in every batch from 1 to 8', async () => {
+    const d = await differences(dir, 'int8');
+    if (process.env.SHOW) console.log(_name, 'int8', d);
+    expect(d).toEqual({ 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0, 8: 0 });
+  });
+
+  it('decodes within a bound in fp32', async () => {
+    const d = await differences(dir, 'fp32');
+    if (process.env.SHOW) console.log(_name, 'fp32', d);
+    expect(Math.max(...Object.values(d))).toBeLessThan(1e-4);
+  });
+});
