@@ -7,22 +7,28 @@ import type { WeightFile } from './weight-file.ts';
 
 export type Precision = 'int8' | 'fp32';
 
-/** Rows of an activation, prepared once for all the linears that read it. */
-export interface Activation {
-  /** [M, in]: float32, or uint8 around 128. */
+/**
+ * Rows of an activation and a factor that is still missing from each of them. Left out where the rows are only
+ * multiplied before they are prepared anew: a pass over all of them saved.
+ */
+export interface ScaledRows {
+  /** [M, width]: float32, or once prepared, what the linears want (uint8 around 128). */
   readonly rows: string;
-  /** [M, 1] largest magnitude of each row; null in float32. */
+  /** [M, 1]; null = nothing is missing. */
   readonly rowScale: string | null;
 }
 
 /** One linear layer whose weights lie in the weights file; usable in any subgraph. */
 export interface Linear {
   /** [M, in] prepared -> [M, out]. */
-  apply(graph: GraphBuilder, x: Activation): string;
+  apply(graph: GraphBuilder, x: ScaledRows): string;
+  /** As `apply`, with the factor of each row left to the reader. */
+  applyUnscaled(graph: GraphBuilder, x: ScaledRows): ScaledRows;
 }
 
 export interface Linears {
-  prepare(graph: GraphBuilder, x: string): Activation;
+  /** Makes rows ready to be read by any number of linears. */
+  prepare(graph: GraphBuilder, x: ScaledRows): ScaledRows;
   /** Loads `[out_i, in]` tensors stacked along their rows as one linear; biases are read where the checkpoint has them. */
   load(graph: GraphBuilder, tensorNames: readonly string[]): Linear;
 }
@@ -91,7 +97,7 @@ function loadBias(
 
 function floatLinears(checkpoint: Checkpoint, file: WeightFile): Linears {
   return {
-    prepare: (_graph, x) => ({ rows: x, rowScale: null }),
+    prepare: (_graph, x) => x,
     load(graph, names) {
       const stack = stackOf(checkpoint, names);
       const weights = new Float32Array(stack.inSize * stack.outSize);
@@ -100,7 +106,9 @@ function floatLinears(checkpoint: Checkpoint, file: WeightFile): Linears {
       }
       const weight = graph.weight('weight', 'float', [stack.inSize, stack.outSize], file.append(weights));
       const bias = loadBias(graph, checkpoint, file, stack);
-      return { apply: (g, x) => addBias(g, g.node('MatMul', [x.rows, weight]), bias) };
+      const apply = (g: GraphBuilder, x: ScaledRows): string =>
+        addBias(g, g.node('MatMul', [x.rows, weight]), bias);
+      return { apply, applyUnscaled: (g, x) => ({ rows: apply(g, x), rowScale: null }) };
     },
   };
 }
@@ -118,14 +126,13 @@ export function checkScales(name: string, scales: Float32Array): void {
 function int8Linears(checkpoint: Checkpoint, file: WeightFile): Linears {
   return {
     prepare(graph, x) {
-      const largest = graph.node('ReduceMax', [graph.node('Abs', [x]), graph.constant('int64', [-1])], {
-        keepdims: 1,
-      });
-      const rowScale = graph.node('Max', [largest, graph.constant('float', [SMALLEST_ROW_SCALE], [])]);
-      const unit = graph.node('Div', [x, rowScale]);
+      const magnitudes = graph.node('Abs', [x.rows]);
+      const largest = graph.node('ReduceMax', [magnitudes, graph.constant('int64', [-1])], { keepdims: 1 });
+      const ownScale = graph.node('Max', [largest, graph.constant('float', [SMALLEST_ROW_SCALE], [])]);
+      const unit = graph.node('Div', [x.rows, ownScale]);
       const step = graph.constant('float', [STEP], []);
       const rows = graph.node('QuantizeLinear', [unit, step, graph.constant('uint8', [ZERO_POINT], [])]);
-      return { rows, rowScale };
+      return { rows, rowScale: x.rowScale === null ? ownScale : graph.node('Mul', [ownScale, x.rowScale]) };
     },
     load(graph, names) {
       const stack = stackOf(checkpoint, names);
@@ -142,13 +149,26 @@ function int8Linears(checkpoint: Checkpoint, file: WeightFile): Linears {
       const weight = graph.weight('weight', 'int8', [inSize, outSize], file.append(weights));
       const scale = graph.weight('scale', 'float', [outSize], file.append(scales));
       const bias = loadBias(graph, checkpoint, file, stack);
+      const product = (g: GraphBuilder, rows: string): string => {
+        const zero = g.constant('uint8', [ZERO_POINT], []);
+        return g.contrib('MatMulIntegerToFloat', [
+          rows,
+          weight,
+          g.constant('float', [STEP], []),
+          scale,
+          zero,
+        ]);
+      };
+      const apply = (g: GraphBuilder, { rows, rowScale }: ScaledRows): string => {
+        const y = product(g, rows);
+        return addBias(g, rowScale === null ? y : g.node('Mul', [y, rowScale]), bias);
+      };
       return {
-        apply(g, x) {
-          const step = g.constant('float', [STEP], []);
-          const zero = g.constant('uint8', [ZERO_POINT], []);
-          const product = g.contrib('MatMulIntegerToFloat', [x.rows, weight, step, scale, zero]);
-          return addBias(g, x.rowScale === null ? product : g.node('Mul', [product, x.rowScale]), bias);
-        },
+        apply,
+        applyUnscaled: (g, x) =>
+          bias === null
+            ? { rows: product(g, x.rows), rowScale: x.rowScale }
+            : { rows: apply(g, x), rowScale: null },
       };
     },
   };

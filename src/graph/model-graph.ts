@@ -10,7 +10,7 @@ import {
   layerTensors,
 } from './architecture.ts';
 import { buildAttention, cacheInputs, cacheSlots, distinctShapes } from './attention.ts';
-import type { Activation, Linear, Linears } from './linear.ts';
+import type { Linear, Linears, ScaledRows } from './linear.ts';
 import { GraphBuilder } from './onnx.ts';
 import type { Checkpoint } from './safetensors.ts';
 import type { WeightFile } from './weight-file.ts';
@@ -45,8 +45,8 @@ class LayerBuilder {
     return this.#graph.node('SimplifiedLayerNormalization', [x, this.#vector(tensor)], attributes);
   }
 
-  #prepare(x: string): Activation {
-    return this.#sources.linears.prepare(this.#graph, x);
+  #prepare(rows: string, rowScale: string | null = null): ScaledRows {
+    return this.#sources.linears.prepare(this.#graph, { rows, rowScale });
   }
 
   #linear(...tensors: string[]): Linear {
@@ -68,11 +68,12 @@ class LayerBuilder {
     }
     if (shape?.mlpWidth != null) {
       const x = this.#prepare(this.#norm(hidden, `${names.mlpNorm}.weight`));
-      const both = this.#linear(names.gate, names.up).apply(g, x);
-      const [gate = '', up = ''] = g.split(both, [shape.mlpWidth, shape.mlpWidth], 1);
+      const gate = this.#linear(names.gate).apply(g, x);
+      const up = this.#linear(names.up).applyUnscaled(g, x);
       // QuickGelu with alpha 1 is SiLU in one pass.
-      const activated = g.node('Mul', [g.contrib('QuickGelu', [gate], { alpha: { float: 1 } }), up]);
-      hidden = g.node('Add', [hidden, this.#linear(names.down).apply(g, this.#prepare(activated))]);
+      const activated = g.node('Mul', [g.contrib('QuickGelu', [gate], { alpha: { float: 1 } }), up.rows]);
+      const down = this.#linear(names.down).apply(g, this.#prepare(activated, up.rowScale));
+      hidden = g.node('Add', [hidden, down]);
     }
     return hidden;
   }
@@ -145,9 +146,9 @@ function buildRun(
   architecture: Architecture,
   sources: Sources,
   layer: number,
+  condition: string,
   attention: string,
 ): void {
-  const condition = graph.node('Equal', ['layer', graph.constant('int64', [layer], [])]);
   const chosen = new GraphBuilder(graph);
   const skipped = new GraphBuilder(graph);
   const emitOutput = (branch: GraphBuilder, value: string): void => {
@@ -191,9 +192,14 @@ export function buildModelGraph(architecture: Architecture, sources: Sources): U
   const graph = new GraphBuilder();
   declareInputs(graph, architecture);
   const { attention, signal } = buildAttention(graph, distinctShapes(architecture.layers));
-  for (let layer = 0; layer <= architecture.layers.length; layer++) {
-    buildRun(graph, architecture, sources, layer, attention);
-  }
+  const runs = Array.from({ length: architecture.layers.length + 1 }, (_, layer) => layer);
+  const isChosen = graph.node('Equal', ['layer', graph.constant('int64', runs)]);
+  const conditions = graph.split(
+    isChosen,
+    runs.map(() => 1),
+    0,
+  );
+  for (const layer of runs) buildRun(graph, architecture, sources, layer, conditions[layer] ?? '', attention);
   graph.nodeTo([SIGNAL_OUTPUT], 'Identity', [signal]);
   graph.output(SIGNAL_OUTPUT, 'float', ['signal_length']);
   return graph.toModel();

@@ -104,6 +104,13 @@ export class RopeTable {
     return { cos, sin };
   }
 
+  /** Rows for the consecutive positions begin..end-1, as views of the table. */
+  range(begin: number, end: number): { cos: Float32Array; sin: Float32Array } {
+    this.#extend(end);
+    const [from, to] = [begin * this.#half, end * this.#half];
+    return { cos: this.#cosine.subarray(from, to), sin: this.#sine.subarray(from, to) };
+  }
+
   #extend(numPositions: number): void {
     const known = this.#cosine.length / this.#half;
     if (numPositions <= known) return;

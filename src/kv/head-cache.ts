@@ -116,11 +116,9 @@ export class HeadCache {
       `appended columns ${keyColumn} and ${valueColumn} of ${rows.length} elements in rows of ${width}`,
     );
     this.#assertRoom(numEntries);
-    let offset = this.#length * headDim;
-    for (let row = 0; row < rows.length; row += width, offset += headDim) {
-      this.#keyData.set(rows.subarray(row + keyColumn, row + keyColumn + headDim), offset);
-      this.#valueData.set(rows.subarray(row + valueColumn, row + valueColumn + headDim), offset);
-    }
+    const offset = this.#length * headDim;
+    copyColumns(this.#keyData, offset, rows, width, keyColumn, headDim);
+    copyColumns(this.#valueData, offset, rows, width, valueColumn, headDim);
     this.#length += numEntries;
   }
 
@@ -221,6 +219,21 @@ export class HeadCache {
     const { headDim } = this;
     this.#keyData.copyWithin(to * headDim, from * headDim, end * headDim);
     this.#valueData.copyWithin(to * headDim, from * headDim, end * headDim);
+  }
+}
+
+/** Copies columns `column..column + headDim - 1` of every row. A plain loop: one `set` per row costs more than the row. */
+function copyColumns(
+  target: Float32Array,
+  offset: number,
+  rows: Float32Array,
+  width: number,
+  column: number,
+  headDim: number,
+): void {
+  let to = offset;
+  for (let from = column; from < rows.length; from += width) {
+    for (let i = from; i < from + headDim; i++) target[to++] = rows[i] ?? 0;
   }
 }
 

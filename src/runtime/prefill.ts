@@ -132,7 +132,7 @@ export class PrefillPass {
       numRows,
       hidden: tile.hidden,
       projected: attention.kind === 'none' ? null : tile.projected,
-      rope: rope.rows(Int32Array.from({ length: numRows }, (_, row) => start + tile.begin + row)),
+      rope: rope.range(start + tile.begin, start + tile.end),
       attention,
       signal: 'none',
     });
