@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished } from 'vitest';
 import { AppError } from '../../src/errors.ts';
+import { noise } from './noise.ts';
 
 export interface TensorBytes {
   readonly dtype: string;
@@ -22,15 +23,6 @@ export function tempDir(): string {
 
 export function tensor(dtype: string, shape: readonly number[], data: ArrayBufferView): TensorBytes {
   return { dtype, shape, bytes: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
-}
-
-/** Float32 noise around zero, the same for the same seed. */
-export function noise(seed: number, length: number): Float32Array {
-  let state = seed * 2654435761 + 1;
-  return Float32Array.from({ length }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 31 - 1;
-  });
 }
 
 interface HeaderEntry {

@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { dequantiseRow, quantiseRows, transposeInto } from '../../src/graph/quantise.kernel.ts';
-import { noise } from './checkpoint-files.ts';
+import { noise } from './noise.ts';
 
 function quantise(source: Float32Array, numRows: number): { q: Int8Array; scales: Float32Array } {
   const q = new Int8Array(source.length);
