@@ -73,17 +73,20 @@ class EngineClient implements Engine {
     const url = this.#options.workerUrl ?? new URL('./worker.js', import.meta.url);
     const worker = new Worker(url, { workerData: workerOptions(this.#options) });
     await new Promise<void>((resolve, reject) => {
+      const onError = (cause: unknown): void => {
+        reject(new AppError('startup', `the engine cannot start: ${errorMessage(cause)}`, { cause }));
+      };
       const onExit = (): void => {
         reject(new AppError('startup', 'the engine ended while it loaded the model'));
       };
-      worker.once('error', reject);
+      worker.once('error', onError);
       worker.once('exit', onExit);
       worker.on('message', (message: FromWorker) => {
         if (message.type === 'failed') reject(new AppError('startup', message.message));
         else if (message.type !== 'ready') this.#receive(message);
         else {
           this.#model = message.model;
-          worker.off('error', reject);
+          worker.off('error', onError);
           worker.off('exit', onExit);
           resolve();
         }
