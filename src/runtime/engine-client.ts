@@ -1,7 +1,7 @@
 /** The engine as other threads see it: starts its thread, passes requests and events, restarts it after a crash. */
 import { availableParallelism, totalmem } from 'node:os';
 import { Worker } from 'node:worker_threads';
-import { AppError, errorMessage, invariant } from '../errors.ts';
+import { AppError, type ErrorCode, errorMessage, invariant } from '../errors.ts';
 import { EventQueue } from './event-queue.ts';
 import type { FromWorker, ToWorker, WorkerOptions } from './messages.ts';
 import type { Precision } from '../graph/linear.ts';
@@ -49,6 +49,9 @@ class EngineClient implements Engine {
   readonly #requests = new Map<string, EventQueue>();
   readonly #queries = new Map<number, (stats: EngineStats) => void>();
   #worker: Worker | null = null;
+  /** The thread while it loads the model. */
+  #loading: Worker | null = null;
+  #restartTimer: NodeJS.Timeout | undefined;
   #model: ModelInfo | null = null;
   #closed = false;
   #numQueries = 0;
@@ -72,6 +75,7 @@ class EngineClient implements Engine {
   async start(): Promise<void> {
     const url = this.#options.workerUrl ?? new URL('./worker.js', import.meta.url);
     const worker = new Worker(url, { workerData: workerOptions(this.#options) });
+    this.#loading = worker;
     await new Promise<void>((resolve, reject) => {
       const onError = (cause: unknown): void => {
         reject(new AppError('startup', `the engine cannot start: ${errorMessage(cause)}`, { cause }));
@@ -91,6 +95,8 @@ class EngineClient implements Engine {
           resolve();
         }
       });
+    }).finally(() => {
+      this.#loading = null;
     });
     let cause: Error | null = null;
     worker.once('error', (error: unknown) => {
@@ -126,8 +132,7 @@ class EngineClient implements Engine {
   #crashed(error: Error): void {
     this.#worker = null;
     const message = 'the engine stopped unexpectedly and is being restarted';
-    for (const queue of this.#requests.values())
-      queue.push({ type: 'error', code: 'internal', message, param: null });
+    this.#endRequests('internal', message);
     for (const answer of this.#queries.values()) if (this.#lastStats !== null) answer(this.#lastStats);
     this.#queries.clear();
     this.#options.onCrash?.(error);
@@ -135,9 +140,9 @@ class EngineClient implements Engine {
   }
 
   #restartLater(): void {
-    setTimeout(() => {
-      if (this.#closed) return;
+    this.#restartTimer = setTimeout(() => {
       this.start().catch((error: unknown) => {
+        if (this.#closed) return;
         this.#options.onCrash?.(error instanceof Error ? error : new Error(errorMessage(error)));
         this.#restartLater();
       });
@@ -145,19 +150,25 @@ class EngineClient implements Engine {
     this.#restartDelayMs = Math.min(2 * this.#restartDelayMs, MAX_RESTART_DELAY_MS);
   }
 
+  #endRequests(code: ErrorCode, message: string): void {
+    for (const queue of this.#requests.values()) queue.push({ type: 'error', code, message, param: null });
+  }
+
   #send(message: ToWorker): void {
     this.#worker?.postMessage(message);
+  }
+
+  #notReady(): AppError {
+    return this.#closed
+      ? new AppError('draining', 'the engine has been closed')
+      : new AppError('model_loading', 'the engine is restarting, try again shortly');
   }
 
   async *generate(request: GenerationRequest, signal?: AbortSignal): AsyncIterable<EngineEvent> {
     if (signal?.aborted === true) return;
     if (!this.isReady) {
-      yield {
-        type: 'error',
-        code: 'model_loading',
-        message: 'the engine is restarting, try again shortly',
-        param: null,
-      };
+      const { errorCode, message } = this.#notReady();
+      yield { type: 'error', code: errorCode, message, param: null };
       return;
     }
     invariant(!this.#requests.has(request.id), `request id ${request.id} is in use`);
@@ -193,6 +204,9 @@ class EngineClient implements Engine {
 
   async close(): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#restartTimer);
+    await this.#loading?.terminate();
+    this.#endRequests('draining', 'the engine has been closed');
     const worker = this.#worker;
     this.#worker = null;
     if (worker === null) return;
