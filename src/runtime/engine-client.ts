@@ -44,10 +44,15 @@ function workerOptions(options: StartOptions): WorkerOptions {
   };
 }
 
+interface StatsQuery {
+  readonly resolve: (stats: EngineStats) => void;
+  readonly reject: (error: AppError) => void;
+}
+
 class EngineClient implements Engine {
   readonly #options: StartOptions;
   readonly #requests = new Map<string, EventQueue>();
-  readonly #queries = new Map<number, (stats: EngineStats) => void>();
+  readonly #queries = new Map<number, StatsQuery>();
   #worker: Worker | null = null;
   /** The thread while it loads the model. */
   #loading: Worker | null = null;
@@ -119,7 +124,7 @@ class EngineClient implements Engine {
         break;
       case 'stats':
         this.#lastStats = message.stats;
-        this.#queries.get(message.query)?.(message.stats);
+        this.#queries.get(message.query)?.resolve(message.stats);
         this.#queries.delete(message.query);
         break;
       case 'ready':
@@ -133,8 +138,7 @@ class EngineClient implements Engine {
     this.#worker = null;
     const message = 'the engine stopped unexpectedly and is being restarted';
     this.#endRequests('internal', message);
-    for (const answer of this.#queries.values()) if (this.#lastStats !== null) answer(this.#lastStats);
-    this.#queries.clear();
+    this.#answerQueries();
     this.#options.onCrash?.(error);
     this.#restartLater();
   }
@@ -148,6 +152,15 @@ class EngineClient implements Engine {
       });
     }, this.#restartDelayMs);
     this.#restartDelayMs = Math.min(2 * this.#restartDelayMs, MAX_RESTART_DELAY_MS);
+  }
+
+  /** The thread will not answer: the last known state has to do. */
+  #answerQueries(): void {
+    for (const { resolve, reject } of this.#queries.values()) {
+      if (this.#lastStats === null) reject(this.#notReady());
+      else resolve(this.#lastStats);
+    }
+    this.#queries.clear();
   }
 
   #endRequests(code: ErrorCode, message: string): void {
@@ -193,12 +206,11 @@ class EngineClient implements Engine {
   }
 
   async stats(): Promise<EngineStats> {
-    invariant(this.#worker !== null || this.#lastStats !== null, 'the engine has been started');
-    if (this.#worker === null && this.#lastStats !== null) return this.#lastStats;
-    const query = this.#numQueries++;
-    return new Promise((resolve) => {
-      this.#queries.set(query, resolve);
-      this.#send({ type: 'stats', query });
+    return new Promise((resolve, reject) => {
+      const query = this.#numQueries++;
+      this.#queries.set(query, { resolve, reject });
+      if (this.#worker === null) this.#answerQueries();
+      else this.#send({ type: 'stats', query });
     });
   }
 
@@ -213,6 +225,7 @@ class EngineClient implements Engine {
     const exited = new Promise((resolve) => worker.once('exit', resolve));
     worker.postMessage({ type: 'close' } satisfies ToWorker);
     await exited;
+    this.#answerQueries();
   }
 }
 
