@@ -177,7 +177,23 @@ class EngineClient implements Engine {
       : new AppError('model_loading', 'the engine is restarting, try again shortly');
   }
 
-  async *generate(request: GenerationRequest, signal?: AbortSignal): AsyncIterable<EngineEvent> {
+  generate(request: GenerationRequest, signal?: AbortSignal): AsyncIterable<EngineEvent> {
+    const queue = new EventQueue();
+    const events = this.#generate(request, queue, signal);
+    const { return: leave } = events;
+    // A generator that waits for an event would return only after it.
+    events.return = (value) => {
+      queue.end();
+      return leave.call(events, value);
+    };
+    return events;
+  }
+
+  async *#generate(
+    request: GenerationRequest,
+    queue: EventQueue,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<EngineEvent, void> {
     if (signal?.aborted === true) return;
     if (!this.isReady) {
       const { errorCode, message } = this.#notReady();
@@ -185,7 +201,6 @@ class EngineClient implements Engine {
       return;
     }
     invariant(!this.#requests.has(request.id), `request id ${request.id} is in use`);
-    const queue = new EventQueue();
     const abort = (): void => {
       queue.end();
     };
