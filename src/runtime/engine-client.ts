@@ -180,13 +180,15 @@ class EngineClient implements Engine {
   generate(request: GenerationRequest, signal?: AbortSignal): AsyncIterable<EngineEvent> {
     const queue = new EventQueue();
     const events = this.#generate(request, queue, signal);
-    const { return: leave } = events;
-    // A generator that waits for an event would return only after it.
-    events.return = (value) => {
-      queue.end();
-      return leave.call(events, value);
+    const iterator = {
+      next: () => events.next(),
+      // A generator that waits for an event would return only after it.
+      return: () => {
+        queue.end();
+        return events.return();
+      },
     };
-    return events;
+    return { [Symbol.asyncIterator]: () => iterator };
   }
 
   async *#generate(
@@ -232,7 +234,10 @@ class EngineClient implements Engine {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#restartTimer);
-    await this.#loading?.terminate();
+    if (this.#loading !== null) {
+      await this.#loading.terminate();
+      this.#worker = null; // It may have become ready in its last moment.
+    }
     this.#endRequests('draining', 'the engine has been closed');
     const worker = this.#worker;
     this.#worker = null;
