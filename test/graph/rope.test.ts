@@ -104,6 +104,15 @@ describe('RopeTable', () => {
     );
   });
 
+  it('gives ranges that equal rows and outlive the growth of the table', () => {
+    const table = new RopeTable({ inverse, scale: 1 });
+    const range = table.range(3, 7);
+    const late = table.range(900, 902);
+    expect(range).toEqual(table.rows(Int32Array.of(3, 4, 5, 6)));
+    expect(late).toEqual(table.rows(Int32Array.of(900, 901)));
+    expect(table.range(3, 7)).toEqual(range);
+  });
+
   it('rounds frequency and angle to single precision, as the reference does', () => {
     const table = new RopeTable({ inverse: Float64Array.of(0.1), scale: 1 });
     const angle = Math.fround(4097 * Math.fround(0.1));
