@@ -5,7 +5,7 @@
 import type { AttentionShape } from './architecture.ts';
 import { type Case, type GraphBuilder, select } from './onnx.ts';
 
-/** Every input must be fed in every run, at about a microsecond each, so wide models get fewer slots. */
+/** Bounds the inputs and nodes of the decode graphs: models with many KV heads get fewer slots. */
 const MAX_CACHED_HEADS = 128;
 
 /** Numbers of sequences whose rows a tile can hold, the same number of rows each. */
@@ -17,7 +17,7 @@ const TILE_SLOTS = [1];
  */
 export function decodeSizes(shapes: readonly AttentionShape[]): number[] {
   const kvHeads = Math.max(1, ...shapes.map((shape) => shape.kvHeads));
-  return [1, 2, 3, 4, 6, 8].filter((slots) => slots === 1 || slots * kvHeads <= MAX_CACHED_HEADS);
+  return [1, 2, 3, 4, 6, 8, 12, 16].filter((slots) => slots === 1 || slots * kvHeads <= MAX_CACHED_HEADS);
 }
 
 /** KV heads that the graph has cache inputs for, and in which slots: `tile` inputs exist for the first slots only. */

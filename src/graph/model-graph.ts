@@ -165,7 +165,6 @@ function buildRun(
   emitOutput(graph, projected);
 }
 
-/** Every input has to be fed in every run: onnxruntime-node knows no optional ones. */
 function declareInputs(graph: GraphBuilder, architecture: Architecture): void {
   const { config, layers } = architecture;
   const { headDim } = config;
