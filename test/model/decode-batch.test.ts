@@ -25,7 +25,9 @@ const models: [name: string, dir: string, threads: number][] = [
   ['coppice-recall', RECALL_DIR, 2],
 ];
 
-const LENGTHS = [3, 40, 1, 130, 17, 64, 90, 25];
+const LENGTHS = [3, 40, 1, 130, 17, 64, 90, 25, 7, 55, 128, 33, 2, 12, 71, 20];
+/** Sequences in one step, as far as the model has slots for them. */
+const BATCHES = [1, 2, 3, 4, 5, 6, 7, 8, 11, 16];
 const STEPS = 2;
 
 /** Token ids that look random, within any vocabulary of the fixtures. */
@@ -62,12 +64,12 @@ async function decode(
   return steps;
 }
 
-/** Largest difference to the logits of each sequence alone, for every number of sequences in a step. */
+/** [batch size, largest difference to the logits of each sequence alone] */
 async function differences(
   modelDir: string,
   precision: Precision,
   threads: number,
-): Promise<Record<number, number>> {
+): Promise<[number, number][]> {
   const loaded = await model(modelDir, precision, threads);
   const caches = await prefilled(loaded);
   const alone: Float32Array[][][] = [];
@@ -77,15 +79,16 @@ async function differences(
     for (const [other] of alone.slice(0, i))
       expect(maxDifference(logits![0]!, other![0]!)).toBeGreaterThan(1e-4);
   }
-  const result: Record<number, number> = {};
-  for (let size = 1; size <= LENGTHS.length; size++) {
+  const result: [number, number][] = [];
+  for (const size of BATCHES) {
+    if (size > loaded.session.decodeSizes.at(-1)!) continue;
     // Rotated, so that a sequence comes to lie in every slot.
     const sequences = Array.from({ length: size }, (_, i) => (i + size) % LENGTHS.length);
     const together = await decode(loaded, caches, sequences);
     const all = together.flatMap((logits, step) =>
       logits.map((row, at) => maxDifference(row, alone[sequences[at]!]![step]![0]!)),
     );
-    result[size] = Math.max(...all);
+    result.push([size, Math.max(...all)]);
   }
   for (const cache of caches) cache.free();
   return result;
@@ -94,10 +97,11 @@ async function differences(
 describe.each(models)('%s', (_name, dir, threads) => {
   // fp32 too: its weights are packed, and the kernels for packed weights add up one row like any other.
   it.each(['int8', 'fp32'] as const)(
-    'decodes to the same bits in every batch from 1 to 8 in %s',
+    'decodes to the same bits in batches of any size in %s',
     async (precision) => {
-      const none = Object.fromEntries(LENGTHS.map((_, i) => [i + 1, 0]));
-      expect(await differences(dir, precision, threads)).toEqual(none);
+      const result = await differences(dir, precision, threads);
+      expect(result.length).toBeGreaterThanOrEqual(8);
+      expect(result.filter(([, difference]) => difference !== 0)).toEqual([]);
     },
   );
 });
