@@ -1,5 +1,5 @@
 /** Starts the compiled engine in its own thread, and waits for its states. */
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startEngine, type StartOptions } from '../../../src/runtime/engine-client.ts';
@@ -14,6 +14,9 @@ export const WORKERS = {
 };
 
 const cacheDir = mkdtempSync(join(tmpdir(), 'coppice-worker-'));
+process.once('exit', () => {
+  rmSync(cacheDir, { recursive: true, force: true });
+});
 
 export function start(options: Partial<StartOptions> = {}): Promise<Engine> {
   return startEngine({

@@ -35,10 +35,7 @@ export async function loadModel(dir: string, config: Record<string, unknown> = {
 type Run = (run: LayerRun) => Promise<LayerResult>;
 
 /** The same model with every run going through `around`. */
-export function interceptRuns(
-  model: Model,
-  around: (run: LayerRun, next: Run) => Promise<LayerResult>,
-): Model {
+function interceptRuns(model: Model, around: (run: LayerRun, next: Run) => Promise<LayerResult>): Model {
   const session = {
     decodeSizes: model.session.decodeSizes,
     run: (run: LayerRun) => around(run, (inner) => model.session.run(inner)),

@@ -33,7 +33,7 @@ export async function runNaively(model: Model, ids: readonly number[]): Promise<
   };
 }
 
-export function argmax(logits: ArrayLike<number>): number {
+function argmax(logits: ArrayLike<number>): number {
   let best = 0;
   for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i;
   return best;
