@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { afterAll } from 'vitest';
 import { startEngine, type StartOptions } from '../../../src/runtime/engine-client.ts';
 import type { Engine, EngineEvent, EngineStats, GenerationRequest } from '../../../src/runtime/protocol.ts';
 import { STORIES } from './engine.ts';
@@ -14,7 +15,7 @@ export const WORKERS = {
 };
 
 const cacheDir = mkdtempSync(join(tmpdir(), 'coppice-worker-'));
-process.once('exit', () => {
+afterAll(() => {
   rmSync(cacheDir, { recursive: true, force: true });
 });
 
