@@ -29,7 +29,7 @@ const PASS_ROWS = 2048;
 /** Most rows of one prompt in a pass: a long prompt leaves room for shorter ones that arrive while it is computed. */
 const LANE_ROWS = 1024;
 /** Tiles between two decode steps: how long a prompt may hold up the others' next token. */
-const TILES_PER_TURN = 4;
+const TILES_PER_TURN = 2;
 
 function errorEvent(error: unknown): Extract<EngineEvent, { type: 'error' }> {
   const { errorCode, param } =

@@ -8,6 +8,9 @@ import { decodeStep } from '../../src/runtime/decode.ts';
 import { Model } from '../../src/runtime/model.ts';
 import { PrefillPass } from '../../src/runtime/prefill.ts';
 
+/** Small enough that prompts of 300 tokens cross the borders of tiles. */
+export const TILE_ROWS = 128;
+
 const fixtures = join(import.meta.dirname, '../fixtures');
 
 /** What the reference computed for one prompt. */
@@ -66,15 +69,14 @@ export async function prefill(
   options: { start?: number; logits?: 'all' | 'last' } = {},
 ): Promise<Float32Array[]> {
   const logits: Float32Array[] = [];
-  const pass = new PrefillPass(model, [
-    {
-      tokenIds: Int32Array.from(tokenIds),
-      start: options.start ?? 0,
-      cache,
-      logits: options.logits ?? 'all',
-      onLogits: (_row, values) => logits.push(values.slice()),
-    },
-  ]);
+  const request = {
+    tokenIds: Int32Array.from(tokenIds),
+    start: options.start ?? 0,
+    cache,
+    logits: options.logits ?? 'all',
+    onLogits: (_row: number, values: Float32Array) => logits.push(values.slice()),
+  };
+  const pass = new PrefillPass(model, [request], TILE_ROWS);
   while (await pass.step());
   return logits;
 }

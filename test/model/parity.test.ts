@@ -1,6 +1,6 @@
 /** fp32 against the reference values of Hugging Face transformers: logits and greedy tokens of every checkpoint. */
 import { describe, expect, it } from 'vitest';
-import { PrefillPass, TILE_ROWS } from '../../src/runtime/prefill.ts';
+import { PrefillPass } from '../../src/runtime/prefill.ts';
 import { Tokenizer } from '../../src/text/tokenizer.ts';
 import {
   checkpoints,
@@ -11,6 +11,7 @@ import {
   maxDifference,
   prefill,
   scorePrompt,
+  TILE_ROWS,
 } from './drive.ts';
 import { modelLoader } from './fixture.ts';
 
@@ -124,7 +125,7 @@ describe.each(long)('$name, however its prompt of 300 tokens is cut', ({ dir, re
       logits: 'last' as const,
       onLogits: (_row: number, logits: Float32Array) => rows.get(length)!.push(logits.slice()),
     }));
-    const pass = new PrefillPass(loaded, requests);
+    const pass = new PrefillPass(loaded, requests, TILE_ROWS);
     const dropped = requests[3]!;
     for (let step = 0; await pass.step(); step++) {
       if (step !== 5) continue;
