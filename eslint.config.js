@@ -4,13 +4,14 @@ import tseslint from 'typescript-eslint';
 
 /** Layers from the bottom up; a layer may import itself and everything before it. */
 const layers = [
-  ['errors.ts', 'json.ts'],
+  ['errors.ts', 'validation.ts'],
   ['kv'],
   ['graph'],
   ['runtime'],
   ['text'],
-  ['config.ts', 'hub.ts', 'log.ts'],
+  ['config.ts', 'hub', 'log.ts'],
   ['server'],
+  ['commands'],
   ['main.ts'],
 ];
 const zones = layers.flatMap((names, i) =>

@@ -12,7 +12,7 @@ export interface AttentionShape {
   readonly headDim: number;
 }
 
-export interface LayerArchitecture extends LayerConfig {
+interface LayerArchitecture extends LayerConfig {
   /** null = this layer has no attention: the residual passes, nothing is cached. */
   readonly attention: AttentionShape | null;
   /** Width of the MLP; null = none. */

@@ -142,6 +142,15 @@ function compileInto(
   }
 }
 
+/** A pruned checkpoint may lack whole layers; so does one whose last shard was forgotten. Either way: say it. */
+function reportEmptyLayers({ layers }: Architecture, options: CompileOptions): void {
+  layers.forEach((layer, index) => {
+    const isDropped = layer.dropAttention && layer.dropMlp;
+    if (layer.attention !== null || layer.mlpWidth !== null || isDropped) return;
+    options.onProgress?.(`layer ${index} of ${layers.length} has no weights and is skipped`);
+  });
+}
+
 /**
  * The compiled form of a checkpoint folder, from the cache if it is there.
  * @throws AppError `startup`: missing or corrupt files, an unsupported architecture, a cache that cannot be written
@@ -151,6 +160,7 @@ export async function compileModel(modelDir: string, options: CompileOptions): P
   const checkpoint = new Checkpoint(modelDir);
   try {
     const architecture = resolveArchitecture(checkpoint, config);
+    reportEmptyLayers(architecture, options);
     const graphsDir = join(options.cacheDir, 'graphs');
     try {
       mkdirSync(graphsDir, { recursive: true });

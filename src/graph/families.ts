@@ -7,6 +7,8 @@ export interface Family {
   readonly mlpBias: 'never' | 'mlp_bias';
   /** RMSNorm over each query and key head before RoPE. */
   readonly headNorm: boolean;
+  /** Whether the embedding is the output head where the config does not say. */
+  readonly tiedEmbeddings: boolean;
   /** Which layers see only a window: none, all when the config has one, or those from `max_window_layers` on. */
   readonly slidingWindow: 'never' | 'all-layers' | 'upper-layers';
 }
@@ -16,6 +18,7 @@ const llama: Family = {
   outputBias: 'attention_bias',
   mlpBias: 'mlp_bias',
   headNorm: false,
+  tiedEmbeddings: false,
   slidingWindow: 'never',
 };
 
@@ -31,5 +34,5 @@ export const FAMILIES: Readonly<Record<string, Family>> = {
     slidingWindow: 'upper-layers',
   },
   qwen3: { ...llama, mlpBias: 'never', headNorm: true, slidingWindow: 'upper-layers' },
-  smollm3: { ...llama, slidingWindow: 'upper-layers' },
+  smollm3: { ...llama, tiedEmbeddings: true, slidingWindow: 'upper-layers' },
 };

@@ -38,7 +38,7 @@ const configSchema = z.object({
   max_position_embeddings: positive,
   rms_norm_eps: z.number().positive().default(1e-6),
   hidden_act: z.string().default('silu'),
-  tie_word_embeddings: z.boolean().default(false),
+  tie_word_embeddings: z.boolean().nullish(),
   attention_bias: z.boolean().default(false),
   mlp_bias: z.boolean().default(false),
   rope_theta: z.number().positive().nullish(),
@@ -178,7 +178,7 @@ export function readModelConfig(modelDir: string): ModelConfig {
     headDim: raw.head_dim ?? Math.floor(raw.hidden_size / raw.num_attention_heads),
     contextLength: raw.max_position_embeddings,
     normEpsilon: raw.rms_norm_eps,
-    tiedEmbeddings: raw.tie_word_embeddings,
+    tiedEmbeddings: raw.tie_word_embeddings ?? family.tiedEmbeddings,
     attentionBias: raw.attention_bias,
     mlpBias: raw.mlp_bias,
     rope: {

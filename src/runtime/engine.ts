@@ -26,8 +26,10 @@ export interface EngineOptions {
 
 /** Rows that one prefill pass takes together; prompts that arrive together then start to decode together. */
 const PASS_ROWS = 2048;
-/** Most rows of one prompt in a pass: a long prompt leaves room for shorter ones that arrive while it is computed. */
-const LANE_ROWS = 1024;
+/** Most rows of the first prompt in a pass, */
+const FIRST_LANE_ROWS = 1024;
+/** and of each one behind it: short prompts need not wait until the long ones before them are computed. */
+const OTHER_LANE_ROWS = 256;
 /** Tiles between two decode steps: how long a prompt may hold up the others' next token. */
 const TILES_PER_TURN = 2;
 
@@ -47,7 +49,8 @@ export class InferenceEngine {
   /** What callers asked since the last turn; caches may change hands only between turns, never during a run. */
   #inbox: (() => void)[] = [];
   #pass: PrefillPass | null = null;
-  #inPass = new Set<Sequence>();
+  /** Members of the pass, and the position up to which each is computed in it. */
+  #inPass = new Map<Sequence, number>();
   #numArrived = 0;
   #preemptions = 0;
   #promptTokens = 0;
@@ -228,21 +231,25 @@ export class InferenceEngine {
   // ---- prefill
 
   #startPass(): void {
+    const ends = new Map<Sequence, number>();
     let rows = 0;
-    const members: Sequence[] = this.#scheduler.running.filter((sequence) => !sequence.isDecoding);
-    for (const sequence of members) rows += Math.min(sequence.numOwed, LANE_ROWS);
+    const join = (sequence: Sequence): void => {
+      const share = Math.min(sequence.numOwed, ends.size === 0 ? FIRST_LANE_ROWS : OTHER_LANE_ROWS);
+      ends.set(sequence, sequence.numComputed + share);
+      rows += share;
+    };
+    for (const sequence of this.#scheduler.running)
+      if (!sequence.isDecoding && rows < PASS_ROWS) join(sequence);
     this.#scheduler.start((sequence) => {
-      if (rows > 0 && rows + sequence.numOwed > PASS_ROWS) return false;
-      if (!this.#admit(sequence)) return false;
-      rows += sequence.numOwed;
-      members.push(sequence);
+      if (rows >= PASS_ROWS || !this.#admit(sequence)) return false;
+      join(sequence);
       return true;
     });
-    if (members.length === 0) return;
-    this.#inPass = new Set(members);
+    if (ends.size === 0) return;
+    this.#inPass = ends;
     this.#pass = new PrefillPass(
       this.#model,
-      members.map((sequence) => this.#lane(sequence)),
+      [...ends].map(([sequence, end]) => this.#lane(sequence, end)),
     );
   }
 
@@ -271,10 +278,9 @@ export class InferenceEngine {
     return true;
   }
 
-  #lane(sequence: Sequence) {
+  #lane(sequence: Sequence, end: number) {
     const { cache, numComputed: start } = sequence;
     invariant(cache !== null, 'a sequence in a pass has a cache');
-    const end = Math.min(sequence.numTokens, start + LANE_ROWS);
     const { input } = sequence.request;
     const scores = input.promptLogprobs !== null && sequence.numGenerated === 0;
     const isComplete = end === sequence.numTokens;
@@ -300,17 +306,17 @@ export class InferenceEngine {
       this.#endPass();
       return;
     }
-    for (const sequence of this.#inPass) {
-      const rows = Math.min(sequence.numOwed, LANE_ROWS);
+    for (const [sequence, end] of this.#inPass) {
+      const rows = end - sequence.numComputed;
       sequence.request.progress(sequence.numComputed + Math.floor(rows * pass.share));
     }
   }
 
   #endPass(): void {
     this.#pass = null;
-    for (const sequence of this.#inPass) {
-      // Only prompts longer than a lane are left here: the others left the pass with their logits.
-      sequence.numComputed = Math.min(sequence.numTokens, sequence.numComputed + LANE_ROWS);
+    for (const [sequence, end] of this.#inPass) {
+      // Only prompts that go on are left here: the others left the pass with their logits.
+      sequence.numComputed = end;
       sequence.request.progress(sequence.numComputed);
     }
     this.#inPass.clear();

@@ -25,7 +25,7 @@ export interface SamplerContext {
   readonly workspace: SamplingWorkspace;
 }
 
-export interface Sample {
+interface Sample {
   readonly tokenId: number;
   /** null unless asked for; of the model's own distribution, before bias, penalties and temperature. */
   readonly logprobs: TokenLogprobs | null;
