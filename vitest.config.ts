@@ -3,6 +3,7 @@ import { defineConfig } from 'vitest/config';
 /** `unit` needs no model, `model` runs real checkpoints in this process, `server` talks HTTP to a started server. */
 export default defineConfig({
   test: {
+    reporters: ['default', './test/closing-line.ts'],
     projects: [
       {
         test: {
