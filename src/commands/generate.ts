@@ -43,11 +43,7 @@ async function run(command: Command, argument: string): Promise<void> {
   const modelDir = await findModel(config);
   const prompt = argument === '-' ? await text(process.stdin) : argument;
   const fields = readFields(options, prompt);
-  const model = await loadModel(config, modelDir, {
-    onProgress: (message) => {
-      if (process.stderr.isTTY) process.stderr.write(`${message}\n`);
-    },
-  });
+  const model = await loadModel(config, modelDir);
   try {
     await complete(model, fields, prompt, options.raw === true);
   } catch (error) {

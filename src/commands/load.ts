@@ -11,11 +11,18 @@ export function findModel(config: Config): Promise<string> {
   return resolveModel(config.model ?? DEMO_MODEL, { cacheDir: cacheFolder(config) });
 }
 
+/** Loading and converting on standard error: one line that changes on a terminal, a line each elsewhere. */
+function showProgress(message: string): void {
+  const { stderr } = process;
+  if (!stderr.isTTY) stderr.write(`${message}\n`);
+  else stderr.write(`\r\x1b[K${message}${message.endsWith('100 %') ? '\n' : ''}`);
+}
+
 /** @throws AppError `startup` naming the file that cannot be used */
 export async function loadModel(
   config: Config,
   modelDir: string,
-  listeners: { onProgress: (message: string) => void; onCrash?: (error: Error) => void },
+  listeners: { onCrash?: (error: Error) => void } = {},
 ): Promise<LoadedModel> {
   const model = readModel(modelDir, modelId(config.model ?? DEMO_MODEL, modelDir));
   const engine = await startEngine({
@@ -26,6 +33,7 @@ export async function loadModel(
     kvMaxBytes: config.kv.max_bytes,
     prefixCacheMaxBytes: config.prefix_cache.max_bytes,
     maxRunning: config.queue.max_running,
+    onProgress: showProgress,
     ...listeners,
   });
   return { ...model, engine };

@@ -40,9 +40,6 @@ async function serve(command: Command): Promise<void> {
   const { url } = started.listener;
   logger.info({ config, url }, 'listening');
   started.loading = loadModel(config, modelDir, {
-    onProgress: (progress) => {
-      logger.info({ progress }, 'loading');
-    },
     onCrash: (error) => {
       logger.error({ err: error }, 'the engine died and is restarted');
     },
