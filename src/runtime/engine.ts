@@ -3,11 +3,8 @@
  * the prefill pass. One engine runs in one thread and owns the model, the KV pool and all sequences.
  */
 import { AppError, errorMessage, invariant } from '../errors.ts';
-import { BytePool } from '../kv/byte-pool.ts';
-import { checkIntegrity } from '../kv/integrity.ts';
-import { PrefixCache } from '../kv/prefix-cache.ts';
-import { bytesFor, SequenceCache } from '../kv/sequence-cache.ts';
 import { decodeStep } from './decode.ts';
+import { Memory, type MemoryOptions } from './memory.ts';
 import type { Model } from './model.ts';
 import { PrefillPass } from './prefill.ts';
 import type { EngineEvent, EngineStats, GenerationRequest } from './protocol.ts';
@@ -17,9 +14,7 @@ import { createSampler } from './sampling/sampler.ts';
 import { Scheduler } from './scheduler.ts';
 import { LiveRequest, Sequence } from './sequence.ts';
 
-export interface EngineOptions {
-  readonly kvMaxBytes: number;
-  readonly prefixCacheMaxBytes: number;
+export interface EngineOptions extends MemoryOptions {
   /** Most sequences that hold a cache at a time. */
   readonly maxRunning: number;
 }
@@ -41,8 +36,7 @@ function errorEvent(error: unknown): Extract<EngineEvent, { type: 'error' }> {
 
 export class InferenceEngine {
   readonly #model: Model;
-  readonly #pool: BytePool;
-  readonly #prefix: PrefixCache;
+  readonly #memory: Memory;
   readonly #scheduler: Scheduler;
   readonly #workspace: SamplingWorkspace;
   readonly #requests = new Map<string, LiveRequest>();
@@ -59,8 +53,7 @@ export class InferenceEngine {
 
   constructor(model: Model, options: EngineOptions) {
     this.#model = model;
-    this.#pool = new BytePool(options.kvMaxBytes);
-    this.#prefix = new PrefixCache(this.#pool, Math.min(options.prefixCacheMaxBytes, options.kvMaxBytes));
+    this.#memory = new Memory(model.kvShape, model.info.contextLength, options);
     this.#scheduler = new Scheduler(options.maxRunning);
     this.#workspace = createSamplingWorkspace(model.info.vocabSize);
   }
@@ -73,9 +66,7 @@ export class InferenceEngine {
     return {
       running: this.#scheduler.running.length,
       waiting: this.#scheduler.waiting.length,
-      kvBytes: this.#pool.usedBytes - this.#prefix.bytes,
-      prefixCacheBytes: this.#prefix.bytes,
-      kvLimitBytes: this.#pool.limitBytes,
+      ...this.#memory.bytes,
       preemptions: this.#preemptions,
       promptTokens: this.#promptTokens,
       cachedTokens: this.#cachedTokens,
@@ -113,7 +104,7 @@ export class InferenceEngine {
     for (let i = 0; i < decoding.length; i += this.#groupSize)
       await this.#decode(decoding.slice(i, i + this.#groupSize));
     await this.#prefillSlice();
-    if (this.isIdle) checkIntegrity(this.#pool, this.#prefix);
+    if (this.isIdle) this.#memory.checkIdle();
   }
 
   // ---- requests
@@ -148,12 +139,7 @@ export class InferenceEngine {
       const message = `expected at most ${contextLength} tokens of context, got ${input.promptIds.length} in the prompt and ${input.maxTokens} requested`;
       throw new AppError('context_length_exceeded', message);
     }
-    const bytes = bytesFor(this.#model.kvShape, wanted);
-    if (bytes <= this.#pool.limitBytes) return;
-    throw new AppError(
-      'kv_memory_exceeded',
-      `expected at most ${this.#pool.limitBytes} bytes of KV cache, the request needs ${bytes}`,
-    );
+    this.#memory.assertFits(wanted);
   }
 
   #drop(id: string): void {
@@ -170,30 +156,13 @@ export class InferenceEngine {
 
   // ---- memory
 
-  /** Reserves room for `numEntries`, at the cost of the prefix cache but of no running sequence. */
-  #reserve(cache: SequenceCache, numEntries: number): boolean {
-    if (cache.reserve(numEntries)) return true;
-    this.#prefix.evict(bytesFor(this.#model.kvShape, numEntries) - cache.bytes);
-    return cache.reserve(numEntries);
-  }
-
-  /** A copy of a computed prompt, at the cost of the prefix cache but of no running sequence. */
-  #fork({ cache, numComputed }: Sequence): SequenceCache | null {
-    if (cache === null) return null;
-    const copy = cache.fork(numComputed);
-    const bytes = bytesFor(this.#model.kvShape, numComputed);
-    if (copy !== null || bytes > this.#pool.freeBytes + this.#prefix.bytes) return copy;
-    this.#prefix.evict(bytes);
-    return cache.fork(numComputed);
-  }
-
   /** Gives every decoding sequence room for its next entry, preempting the least urgent ones if there is none. */
   #makeRoom(): Sequence[] {
     const decoding = this.#scheduler.running.filter(
       (sequence) => !this.#inPass.has(sequence) && sequence.isDecoding,
     );
     for (const sequence of decoding) {
-      while (sequence.cache !== null && !this.#reserve(sequence.cache, sequence.numTokens)) {
+      while (sequence.cache !== null && !this.#memory.reserve(sequence.cache, sequence.numTokens)) {
         const victim = this.#scheduler.victim();
         invariant(victim !== undefined, 'a running sequence can be preempted');
         this.#preempt(victim);
@@ -216,16 +185,12 @@ export class InferenceEngine {
 
   /** Takes a sequence out of everything and frees or keeps its cache. */
   #leave(sequence: Sequence): void {
+    // In a pass some layers are ahead of others: that cache is of no use to anybody.
     const wasInPass = this.#inPass.has(sequence);
     this.#dropFromPass(sequence);
     this.#scheduler.remove(sequence);
-    const { cache } = sequence;
-    const keep =
-      cache !== null && !wasInPass && sequence.request.input.cachePrompt && sequence.numComputed > 0;
-    if (keep && cache.holdsExactly(sequence.numComputed)) {
-      this.#prefix.offer(sequence.ids.subarray(0, sequence.numComputed), cache);
-      sequence.cache = null;
-    } else sequence.releaseCache();
+    if (wasInPass) sequence.releaseCache();
+    else this.#memory.close(sequence);
   }
 
   // ---- prefill
@@ -253,26 +218,10 @@ export class InferenceEngine {
     );
   }
 
-  /** Gives a waiting sequence a cache with room for all its tokens, from a shared prefix where there is one. */
   #admit(sequence: Sequence): boolean {
-    const { input } = sequence.request;
-    const { ids } = sequence;
-    const usesPrefix = input.cachePrompt && input.promptLogprobs === null;
-    const needed = bytesFor(this.#model.kvShape, ids.length);
-    // Running sequences keep what they have: wait until enough is free beside what the prefix cache could give up.
-    if (needed > this.#pool.freeBytes + this.#prefix.bytes) return false;
-    const hit = usesPrefix ? this.#prefix.take(ids) : null;
-    const cache =
-      hit?.cache ?? new SequenceCache(this.#pool, this.#model.kvShape, this.#model.info.contextLength);
-    if (!this.#reserve(cache, ids.length)) {
-      if (hit === null) cache.free();
-      else this.#prefix.offer(ids.subarray(0, hit.length), cache);
-      return false;
-    }
-    sequence.cache = cache;
-    sequence.numComputed = hit?.length ?? 0;
+    if (!this.#memory.open(sequence)) return false;
     if (sequence.request.start(sequence.numComputed)) {
-      this.#promptTokens += ids.length;
+      this.#promptTokens += sequence.numTokens;
       this.#cachedTokens += sequence.numComputed;
     }
     return true;
@@ -342,7 +291,7 @@ export class InferenceEngine {
     const others = isFirst ? request.sequences.filter((other) => other !== sequence) : [];
     for (const other of others) {
       if (other.finished || request.closed) continue;
-      other.cache = this.#fork(sequence);
+      other.cache = this.#memory.fork(sequence);
       other.numComputed = other.cache === null ? 0 : sequence.numComputed;
       if (other.cache === null || !this.#scheduler.join(other)) {
         other.releaseCache();
@@ -429,7 +378,7 @@ export class InferenceEngine {
 
   async close(): Promise<void> {
     for (const id of [...this.#requests.keys()]) this.#drop(id);
-    this.#prefix.clear();
+    this.#memory.clear();
     await this.#model.close();
   }
 }
