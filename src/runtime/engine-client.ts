@@ -31,8 +31,14 @@ const DEFAULT_PREFIX_SHARE = 0.5;
 const FIRST_RESTART_DELAY_MS = 100;
 const MAX_RESTART_DELAY_MS = 30_000;
 
+/** Memory that this process may use: the machine's, or a container's limit. */
+function availableBytes(): number {
+  const limit = process.constrainedMemory();
+  return limit > 0 ? Math.min(limit, totalmem()) : totalmem();
+}
+
 function workerOptions(options: StartOptions): WorkerOptions {
-  const kvMaxBytes = options.kvMaxBytes ?? Math.floor(totalmem() * DEFAULT_KV_SHARE);
+  const kvMaxBytes = options.kvMaxBytes ?? Math.floor(availableBytes() * DEFAULT_KV_SHARE);
   return {
     modelDir: options.modelDir,
     precision: options.precision,
