@@ -8,8 +8,11 @@ import type { SequenceCache } from '../kv/sequence-cache.ts';
 import { appendProjected, decodeFeed, decodeSlots, tileFeed } from './attention-feed.ts';
 import type { Model } from './model.ts';
 
-/** Rows of a tile: 256 were faster than 128 up to 1,024 tokens and equal at 4,096; 384 gained nothing more. */
+/** Rows of a tile: 256 were faster than 128 up to 1,024 tokens, equal at 4,096; 384 gained nothing more. */
 const TILE_ROWS = 256;
+/** Where rows see this many entries, tiles are half as high: the scores of one tile would take too much memory. */
+const LONG_CONTEXT = 2048;
+
 /** Rows whose logits are computed at a time when all of them are wanted: bounds [rows, vocabSize]. */
 const LOGIT_ROWS = 32;
 
@@ -37,10 +40,12 @@ class Lane {
   readonly tiles: Tile[];
   dropped = false;
 
-  constructor(request: PrefillRequest, tileRows: number) {
+  constructor(request: PrefillRequest, maxTileRows: number) {
     this.request = request;
     const total = request.tokenIds.length;
     invariant(total > 0, 'a prefill lane has at least one token');
+    const isLong = request.start + total > LONG_CONTEXT;
+    const tileRows = isLong ? Math.ceil(maxTileRows / 2) : maxTileRows;
     this.tiles = Array.from({ length: Math.ceil(total / tileRows) }, (_, i) => ({
       begin: i * tileRows,
       end: Math.min((i + 1) * tileRows, total),
@@ -63,9 +68,9 @@ export class PrefillPass {
   readonly #numTileRuns: number;
   #numTileRunsDone = 0;
 
-  constructor(model: Model, requests: readonly PrefillRequest[], tileRows = TILE_ROWS) {
+  constructor(model: Model, requests: readonly PrefillRequest[], maxTileRows = TILE_ROWS) {
     this.#model = model;
-    this.#lanes = requests.map((request) => new Lane(request, tileRows));
+    this.#lanes = requests.map((request) => new Lane(request, maxTileRows));
     this.#jobs = this.#plan();
     this.#numTileRuns = model.numLayers * this.#lanes.reduce((sum, lane) => sum + lane.tiles.length, 0);
   }
