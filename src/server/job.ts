@@ -96,6 +96,23 @@ function chooseMaxTokens(
   );
 }
 
+/**
+ * Refuses a text whose length alone proves that its tokens cannot fit: tokenising megabytes would hold up everyone.
+ * @throws AppError `context_length_exceeded`
+ */
+export function checkTextLength(text: string, model: LoadedModel, param: string): void {
+  const { contextLength } = model.engine.model;
+  const { maxTokenBytes } = model.tokenizer;
+  if (maxTokenBytes === null) return;
+  const leastTokens = Math.ceil(Buffer.byteLength(text, 'utf8') / maxTokenBytes);
+  if (leastTokens <= contextLength) return;
+  throw new AppError(
+    'context_length_exceeded',
+    `expected at most ${contextLength} tokens (the model's context), got at least ${leastTokens} in the prompt`,
+    { param },
+  );
+}
+
 function checkTokenId(id: number, model: LoadedModel, param: string): void {
   const { vocabSize } = model.engine.model;
   if (id >= vocabSize) {

@@ -1,7 +1,7 @@
 /** GPT-2's alphabet: one printable character for each of the 256 bytes. */
 
-/** `BYTE_CHARACTERS[byte]`: printable Latin-1 bytes stand for themselves, the others count up from U+0100. */
-const BYTE_CHARACTERS: readonly string[] = (() => {
+/** `byteAlphabet[byte]`: printable Latin-1 bytes stand for themselves, the others count up from U+0100. */
+export const byteAlphabet: readonly string[] = (() => {
   let next = 0x100;
   return Array.from({ length: 256 }, (_, byte) => {
     const printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad);
@@ -9,14 +9,12 @@ const BYTE_CHARACTERS: readonly string[] = (() => {
   });
 })();
 
-const BYTES: ReadonlyMap<string, number> = new Map(
-  BYTE_CHARACTERS.map((character, byte) => [character, byte]),
-);
+const BYTES: ReadonlyMap<string, number> = new Map(byteAlphabet.map((character, byte) => [character, byte]));
 
 /** The UTF-8 bytes of `text`, one character each. */
 export function toByteAlphabet(text: string): string {
   let out = '';
-  for (const byte of Buffer.from(text, 'utf8')) out += BYTE_CHARACTERS[byte] ?? '';
+  for (const byte of Buffer.from(text, 'utf8')) out += byteAlphabet[byte] ?? '';
   return out;
 }
 

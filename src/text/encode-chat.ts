@@ -4,6 +4,11 @@ import type { ChatMessage, ChatOptions, ChatTemplate, ContentPart } from './chat
 import type { ControlTextFinder } from './control-text.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
+export interface EncodeChatOptions extends ChatOptions {
+  /** Sees the prompt's text before the work of encoding it, and may throw. */
+  readonly onRendered?: (text: string) => void;
+}
+
 /**
  * The prompt of a conversation. A template may trim, cut and rearrange what a client wrote, so the client's text cannot
  * be found again in what was rendered. Therefore text that names a control token is disguised before rendering - its
@@ -15,7 +20,7 @@ export function encodeChat(
   tokenizer: Tokenizer,
   template: ChatTemplate,
   messages: readonly ChatMessage[],
-  options: ChatOptions = {},
+  { onRendered, ...options }: EncodeChatOptions = {},
 ): number[] {
   const shaped = messages.map((message, i) => shapeContent(message, template, `messages[${i}].content`));
   const sent = { messages: shaped, tools: options.tools, chat_template_kwargs: options.kwargs };
@@ -25,6 +30,7 @@ export function encodeChat(
     tools: disguise.apply(options.tools ?? null),
     kwargs: disguise.apply(options.kwargs ?? {}),
   });
+  onRendered?.(disguise.remove(rendered));
   const ids = tokenizer.encodeTemplated(rendered, (text) => disguise.remove(text));
   // Most templates write the BOS token themselves; it must stand there once. Nothing may follow the reply's header.
   const { prefixIds } = tokenizer;

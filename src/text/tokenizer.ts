@@ -9,6 +9,7 @@ import { compileNormalizer } from './normalizer.ts';
 import { boundaryIds } from './post-processor.ts';
 import { compilePreTokenizer } from './pre-tokenizer.ts';
 import { collectAddedTokens } from './special-tokens.ts';
+import { maxTokenBytes } from './token-span.ts';
 import { compileDecoder, decodeLossy, tokenBytes } from './token-decoder.ts';
 import { tokenizerConfigSchema, tokenizerSchema } from './tokenizer-file.ts';
 import type { Normalizer } from './normalizer.ts';
@@ -31,6 +32,8 @@ export class Tokenizer {
   readonly prefixIds: readonly number[];
   /** Ids that the post-processor puts after a text: usually none. */
   readonly suffixIds: readonly number[];
+  /** The most UTF-8 bytes of a text that one token can stand for; null = no bound is known. */
+  readonly maxTokenBytes: number | null;
   readonly controlText: ControlTextFinder;
   readonly #normalizer: Normalizer | null;
   readonly #preTokenizer: PreTokenizer | null;
@@ -49,6 +52,7 @@ export class Tokenizer {
     const idInVocab = (text: string) =>
       Object.hasOwn(file.model.vocab, text) ? file.model.vocab[text] : undefined;
     const added = collectAddedTokens(file.added_tokens, config, idInVocab);
+    this.maxTokenBytes = maxTokenBytes(file, added);
     const special = added.filter((token) => token.special);
     this.specialIds = new Set(special.map((token) => token.id));
     this.controlText = new ControlTextFinder(special.map((token) => token.content));

@@ -1,7 +1,8 @@
 /** The error table, row by row: status, type, code and param; all four keys and the request id on every reply. */
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { AppError } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
+import { Tokenizer } from '../../src/text/tokenizer.ts';
 import { createTestServer, readEvents } from './support/app.ts';
 import type { TestServer } from './support/app.ts';
 import { ScriptedEngine, done, finished, saying, token } from './support/scripted-engine.ts';
@@ -185,6 +186,23 @@ describe('context length', () => {
     const prompt = Array.from({ length: 8192 }, () => 300);
     const row = { status: 400, code: 'context_length_exceeded', param: 'prompt' };
     await expectError(await server.post(COMPLETIONS, { prompt }), row);
+  });
+
+  test('text too long for the context whatever its tokens is refused before it is tokenised', async () => {
+    const long = 'The code of red is nine. '.repeat(500_000);
+    const tokenise = (['encode', 'encodeTemplated'] as const).map((name) =>
+      vi.spyOn(Tokenizer.prototype, name),
+    );
+    const row = { status: 400, code: 'context_length_exceeded' };
+    const expected = /at most 8192 tokens .*at least 9615\d\d in the prompt$/;
+    const chat = { messages: [{ role: 'user', content: long }] };
+    expect(await expectError(await server.post(CHAT, chat), { ...row, param: 'messages' })).toMatch(expected);
+    const one = await server.post(COMPLETIONS, { prompt: long });
+    expect(await expectError(one, { ...row, param: 'prompt' })).toMatch(expected);
+    for (const spy of tokenise) expect(spy).not.toHaveBeenCalled();
+    const second = await server.post(COMPLETIONS, { prompt: ['x', long] });
+    expect(await expectError(second, { ...row, param: 'prompt[1]' })).toMatch(expected);
+    for (const spy of tokenise) spy.mockRestore();
   });
 
   test('what fits exactly passes, and defaults shrink to what fits', async () => {

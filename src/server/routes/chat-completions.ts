@@ -5,7 +5,7 @@ import { encodeChat } from '../../text/encode-chat.ts';
 import { readBody } from '../body.ts';
 import type { GeneratedToken } from '../choice-text.ts';
 import type { AppContext, ServerContext } from '../context.ts';
-import { checkModelName, createJob } from '../job.ts';
+import { checkModelName, checkTextLength, createJob } from '../job.ts';
 import { chatLogprobs } from '../logprobs.ts';
 import type { TokenNames } from '../logprobs.ts';
 import { PRUNING_HEADER, readPruning, refuseFields, refuseMessages } from '../refusals.ts';
@@ -23,9 +23,14 @@ export function chatCompletions(context: ServerContext) {
     refuseFields(body);
     const pruning = readPruning(body, c.req.header(PRUNING_HEADER));
     const { maxTokens, maxTokensParam } = readMaxTokens(body);
+    const promptIds = encodeChat(model.tokenizer, model.template, toTemplateMessages(body.messages), {
+      onRendered: (text) => {
+        checkTextLength(text, model, 'messages');
+      },
+    });
     const job = createJob(body, model, {
       idPrefix: 'chatcmpl-',
-      prompts: [encodeChat(model.tokenizer, model.template, toTemplateMessages(body.messages))],
+      prompts: [promptIds],
       promptParam: 'messages',
       maxTokens,
       maxTokensParam,

@@ -5,7 +5,7 @@ import { readBody } from '../body.ts';
 import { countCharacters } from '../choice-text.ts';
 import type { AppContext, ServerContext } from '../context.ts';
 import type { PromptLogprobs } from '../generation-job.ts';
-import { checkModelName, checkTokenIds, createJob } from '../job.ts';
+import { checkModelName, checkTextLength, checkTokenIds, createJob } from '../job.ts';
 import { concatLegacy, legacyLogprobs } from '../logprobs.ts';
 import type { LegacyLogprobs, TokenNames } from '../logprobs.ts';
 import type { LoadedModel } from '../model.ts';
@@ -63,15 +63,18 @@ export function completions(context: ServerContext) {
 }
 
 function readPrompts(field: PromptField, model: LoadedModel): Prompt[] {
-  if (typeof field === 'string') return [textPrompt(field, model)];
+  if (typeof field === 'string') return [textPrompt(field, model, 'prompt')];
   if (typeof field[0] === 'number') return [idsPrompt(field as number[], model, 'prompt')];
   return (field as (string | number[])[]).map((prompt, i) =>
-    typeof prompt === 'string' ? textPrompt(prompt, model) : idsPrompt(prompt, model, `prompt[${i}]`),
+    typeof prompt === 'string'
+      ? textPrompt(prompt, model, `prompt[${i}]`)
+      : idsPrompt(prompt, model, `prompt[${i}]`),
   );
 }
 
-function textPrompt(text: string, { tokenizer }: LoadedModel): Prompt {
-  return { ids: tokenizer.encode(text), text };
+function textPrompt(text: string, model: LoadedModel, param: string): Prompt {
+  checkTextLength(text, model, param);
+  return { ids: model.tokenizer.encode(text), text };
 }
 
 function idsPrompt(ids: readonly number[], model: LoadedModel, param: string): Prompt {
