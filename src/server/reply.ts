@@ -66,7 +66,10 @@ export async function reply(c: AppContext, context: ServerContext, options: Repl
     pingMs: context.config.sse.ping_ms,
     onCancel: abort,
     toErrorEvent: (error) => {
-      if (error instanceof ClientGoneError) abort();
+      if (error instanceof ClientGoneError) {
+        abort();
+        return null;
+      }
       const body = toAppError(error, context.logger, c.get('requestId')).toBody();
       record.error = body.code ?? body.type;
       return { error: body };

@@ -8,8 +8,8 @@ export interface SseOptions {
   readonly pingMs: number;
   /** Called when the client leaves before the end. */
   readonly onCancel: () => void;
-  /** The last event in place of the rest, for an error after the first byte. */
-  readonly toErrorEvent: (error: unknown) => object;
+  /** The last event in place of the rest, for an error after the first byte; null when nobody reads it. */
+  readonly toErrorEvent: (error: unknown) => object | null;
 }
 
 function frame(event: object): string {
@@ -41,7 +41,8 @@ export async function streamEvents(
           controller.enqueue(encoder.encode(piece.done === true ? DONE : piece.value));
           if (piece.done !== true) return;
         } catch (error) {
-          controller.enqueue(encoder.encode(frame(options.toErrorEvent(error))));
+          const event = options.toErrorEvent(error);
+          if (event !== null) controller.enqueue(encoder.encode(frame(event)));
         }
         controller.close();
         settleEnd();
