@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -14,8 +14,10 @@ const DEMO_MODEL = join(import.meta.dirname, '../../models/coppice-recall');
 
 let folder: string;
 const running = new Set<ChildProcess>();
-beforeAll(() => {
+beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'coppice-cli-'));
+  // Builds the demo model's graphs: from then on loading has no progress to report on standard error.
+  await run(['generate', '--max-tokens', '1', 'x']);
 });
 afterAll(() => {
   for (const child of running) child.kill('SIGKILL');
@@ -31,7 +33,10 @@ function start(args: string[], env: Record<string, string> = {}) {
   running.add(child);
   const output = { stdout: '', stderr: '' };
   child.stdout.on('data', (chunk: Buffer) => (output.stdout += chunk.toString()));
-  child.stderr.on('data', (chunk: Buffer) => (output.stderr += chunk.toString()));
+  child.stderr.on('data', (chunk: Buffer) => {
+    // Whichever test comes first converts the model and shows it.
+    output.stderr += chunk.toString().replace(/^converting to int8: \d+ %\n/gm, '');
+  });
   const exit = once(child, 'close').then(([code]) => {
     running.delete(child);
     return code as number | null;
@@ -94,6 +99,7 @@ describe('mistakes: one line, exit code 1, no stack trace', () => {
     [['serve', '--port'], /argument missing/],
     [['serve', '--port', 'x'], /port: expected number, got "x"/],
     [['serve', '--model', '/no/such/folder'], /\/no\/such\/folder not found/],
+    [['serve', '--model', 'org/name'], /org\/name not found.*coppice pull org\/name/],
     [['serve', '--config', '/no/such/file.json'], /\/no\/such\/file\.json/],
     [['generate'], /missing required argument 'prompt'/],
     [['generate', '--temperature', '9', 'x'], /--temperature: .*got 9/],
@@ -115,6 +121,57 @@ describe('mistakes: one line, exit code 1, no stack trace', () => {
     cpSync(DEMO_MODEL, broken, { recursive: true });
     truncateSync(join(broken, 'model.safetensors'), 1000);
     await expectMistake(['generate', '--model', broken, 'x'], /model\.safetensors/);
+  });
+
+  const breakFile = (name: string, change: (text: string) => string) => (dir: string) => {
+    writeFileSync(join(dir, name), change(readFileSync(join(dir, name), 'utf8')));
+  };
+
+  test.each<[string, (dir: string) => void, RegExp]>([
+    [
+      'without config.json',
+      (dir) => {
+        rmSync(join(dir, 'config.json'));
+      },
+      /config\.json/,
+    ],
+    [
+      'of an architecture that is not supported',
+      breakFile('config.json', (text) => text.replace('"llama"', '"mamba"')),
+      /model_type expected one of llama, .*got "mamba"/,
+    ],
+    [
+      'with half a config.json',
+      breakFile('config.json', (text) => text.slice(0, 100)),
+      /config\.json: .*JSON/,
+    ],
+    [
+      'without a tokenizer',
+      (dir) => {
+        rmSync(join(dir, 'tokenizer.json'));
+      },
+      /tokenizer\.json: expected a file, got none/,
+    ],
+    [
+      'with half a tokenizer',
+      breakFile('tokenizer.json', (text) => text.slice(0, 40_000)),
+      /tokenizer\.json: .*JSON/,
+    ],
+    [
+      'with weights whose header is damaged',
+      breakFile('model.safetensors', () => 'no header, no tensors'),
+      /model\.safetensors is not a valid safetensors file/,
+    ],
+    [
+      'with empty weights',
+      breakFile('model.safetensors', () => ''),
+      /model\.safetensors.*at least 8 bytes, got 0/,
+    ],
+  ])('a model %s', async (name, change, pattern) => {
+    const dir = join(folder, name.replaceAll(' ', '-'));
+    cpSync(DEMO_MODEL, dir, { recursive: true });
+    change(dir);
+    await expectMistake(['serve', '--port', '0', '--model', dir], pattern);
   });
 
   test('a port in use', async () => {
