@@ -10,7 +10,7 @@ import { findModel, loadModel } from './load.ts';
 import { addConfigOptions, readConfig } from './options.ts';
 
 /** How long the engine may take to come to the end of its turn when the process has to go. */
-const LAST_TURN_MS = 1000;
+const LAST_TURN_MS = 5000;
 
 export function addServeCommand(program: Command): void {
   const command = program.command('serve').description('serve a model over HTTP with the OpenAI API');
@@ -66,7 +66,8 @@ function onSignals(logger: Logger, shutdown: Shutdown): void {
       if (numSignals === 1) {
         logger.info({ signal }, 'draining');
         void shutdown.drain().then((hasEnded) => {
-          exit(0, hasEnded);
+          // A second signal ends what this one waits for, and then decides the exit code.
+          if (numSignals === 1) exit(0, hasEnded);
         });
       } else if (numSignals === 2) {
         void shutdown.hurry().then((hasEnded) => {
