@@ -78,9 +78,9 @@ export function attentionCode(shapes: readonly AttentionShape[], variant: Attent
   return 1 + shapeIndex * (sizes.length + TILE_SLOTS.length) + slotIndex;
 }
 
-function scores(graph: GraphBuilder, rows: string, columns: string, headDim: number): string {
+function scores(graph: GraphBuilder, query: string, keys: string, headDim: number): string {
   const attributes = { transA: 0, transB: 1, alpha: { float: 1 / Math.sqrt(headDim) } };
-  return graph.contrib('FusedMatMul', [rows, columns], attributes);
+  return graph.contrib('FusedMatMul', [query, keys], attributes);
 }
 
 /** Concatenates the signals of all heads to one vector, computed only if the `signals` scalar asks. */
@@ -132,9 +132,7 @@ function decodeCase(graph: GraphBuilder, shape: AttentionShape, slots: number): 
   const probabilities: string[] = [];
   const outputs = heads.map((query, i) => {
     const names = cacheInputs(Math.floor(i / kvHeads), i % kvHeads);
-    // Keys first: the product packs its second operand, and the few query rows are quicker to pack than all keys.
-    const byEntry = scores(graph, names.keys, query, headDim);
-    const p = graph.node('Softmax', [graph.node('Transpose', [byEntry], { perm: [1, 0] })], { axis: -1 });
+    const p = graph.node('Softmax', [scores(graph, query, names.keys, headDim)], { axis: -1 });
     probabilities.push(p);
     return graph.node('MatMul', [p, names.values]);
   });
