@@ -11,7 +11,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import * as z from 'zod';
 import { AppError, errorMessage } from '../errors.ts';
 import { type Architecture, resolveArchitecture } from './architecture.ts';
@@ -142,6 +142,17 @@ function compileInto(
   }
 }
 
+/** Level by level: Node's own recursive form never returns where a file system (such as /proc) takes no folders. */
+function makeFolder(dir: string): void {
+  if (existsSync(dir)) return;
+  makeFolder(dirname(dir));
+  try {
+    mkdirSync(dir);
+  } catch (error) {
+    if (!existsSync(dir)) throw error; // else another process was faster
+  }
+}
+
 /** A pruned checkpoint may lack whole layers; so does one whose last shard was forgotten. Either way: say it. */
 function reportEmptyLayers({ layers }: Architecture, options: CompileOptions): void {
   layers.forEach((layer, index) => {
@@ -163,7 +174,7 @@ export async function compileModel(modelDir: string, options: CompileOptions): P
     reportEmptyLayers(architecture, options);
     const graphsDir = join(options.cacheDir, 'graphs');
     try {
-      mkdirSync(graphsDir, { recursive: true });
+      makeFolder(graphsDir);
     } catch (error) {
       throw new AppError('startup', `cannot create the cache folder ${graphsDir}: ${errorMessage(error)}`);
     }

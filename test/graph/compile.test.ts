@@ -193,6 +193,12 @@ describe('errors', () => {
     const file = join(tempDir(), 'file');
     writeFileSync(file, '');
     expect(await failure(modelDir, file)).toContain(`cannot create the cache folder ${join(file, 'graphs')}`);
+    if (process.platform === 'linux') {
+      // A file system that takes no folders: a recursive mkdir would never return.
+      expect(await failure(modelDir, '/proc/nope')).toContain(
+        'cannot create the cache folder /proc/nope/graphs',
+      );
+    }
     const cacheDir = tempDir();
     writeFileSync(join(cacheDir, 'digests'), '');
     expect(await failure(modelDir, cacheDir)).toContain(`cannot write to the cache folder ${cacheDir}`);
