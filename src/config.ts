@@ -65,7 +65,10 @@ const configSchema = z.strictObject({
     .prefault({}),
   kv: z
     .strictObject({
-      max_bytes: bytes(1).nullable().default(null).describe('KV memory (default: a quarter of what there is)'),
+      max_bytes: bytes(1)
+        .nullable()
+        .default(null)
+        .describe('KV memory (default: a quarter of what there is)'),
     })
     .prefault({}),
   prefix_cache: z
