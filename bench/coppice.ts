@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { InferenceEngine } from '../src/runtime/engine.ts';
 import { Model } from '../src/runtime/model.ts';
-import type { GenerationRequest } from '../src/runtime/protocol.ts';
+import { GREEDY, type GenerationRequest } from '../src/runtime/protocol.ts';
 import { benchFolder } from './checkpoint.ts';
 import { SEEDS, WORK, median, parseBenchOptions, peakRssMb, promptIds, streamRates } from './prompts.ts';
 import type { BenchOptions, Measurement } from './prompts.ts';
@@ -15,18 +15,7 @@ function greedyRequest(id: string, prompt: number[], count: number): GenerationR
     id,
     promptIds: Int32Array.from(prompt),
     numChoices: 1,
-    sampling: {
-      temperature: 0,
-      topP: 1,
-      topK: 0,
-      minP: 0,
-      repetitionPenalty: 1,
-      presencePenalty: 0,
-      frequencyPenalty: 0,
-      logitBias: [],
-      seed: null,
-      logprobs: null,
-    },
+    sampling: GREEDY,
     maxTokens: count,
     minTokens: 0,
     stopTokenIds: [],

@@ -144,8 +144,9 @@ export function readModelConfig(modelDir: string): ModelConfig {
     throw new AppError('startup', `model folder ${modelDir} does not exist or is not a folder`);
   }
   const file = join(modelDir, 'config.json');
-  const parsed = configSchema.safeParse(readJson(file));
-  const modelType = parsed.data?.model_type ?? modelTypeOf(readJson(file));
+  const json = readJson(file);
+  const parsed = configSchema.safeParse(json);
+  const modelType = parsed.data?.model_type ?? modelTypeOf(json);
   const family =
     modelType !== undefined && Object.hasOwn(FAMILIES, modelType) ? FAMILIES[modelType] : undefined;
   if (family === undefined) {

@@ -25,12 +25,17 @@ export class Model {
   readonly kvShape: KvShape;
   readonly info: ModelInfo;
 
-  private constructor(architecture: Architecture, session: ModelSession, embedding: EmbeddingTable) {
+  private constructor(
+    architecture: Architecture,
+    session: ModelSession,
+    embedding: EmbeddingTable,
+    rope: RopeTable,
+  ) {
     const { config, layers } = architecture;
     this.architecture = architecture;
     this.session = session;
     this.embedding = embedding;
-    this.rope = new RopeTable(ropeFrequencies(config.rope, config.headDim));
+    this.rope = rope;
     this.kvShape = layers.map(({ attention }) => ({
       kvHeads: attention?.kvHeads ?? 0,
       headDim: config.headDim,
@@ -41,11 +46,12 @@ export class Model {
   /** @throws AppError `startup` */
   static async load(options: LoadOptions): Promise<Model> {
     const compiled = await compileModel(options.modelDir, options);
-    // Reports an unsupported rope type before the weights are loaded.
-    ropeFrequencies(compiled.architecture.config.rope, compiled.architecture.config.headDim);
+    const { config } = compiled.architecture;
+    // First, since an unsupported rope type should not wait for the weights to be loaded.
+    const rope = new RopeTable(ropeFrequencies(config.rope, config.headDim));
     const session = await ModelSession.create(compiled, options.threads);
-    const embedding = new EmbeddingTable(compiled.dir, compiled.architecture.config, options.precision);
-    return new Model(compiled.architecture, session, embedding);
+    const embedding = new EmbeddingTable(compiled.dir, config, options.precision);
+    return new Model(compiled.architecture, session, embedding, rope);
   }
 
   get numLayers(): number {

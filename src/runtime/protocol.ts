@@ -25,6 +25,20 @@ export interface SamplingParams {
   logprobs: number | null;
 }
 
+/** Always the most probable token; everything else is off. */
+export const GREEDY: SamplingParams = {
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: [],
+  seed: null,
+  logprobs: null,
+};
+
 export interface GenerationRequest {
   readonly id: string;
   readonly promptIds: Int32Array;

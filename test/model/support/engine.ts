@@ -8,7 +8,12 @@ import type { LayerResult, LayerRun } from '../../../src/graph/session.ts';
 import { bytesFor } from '../../../src/kv/sequence-cache.ts';
 import { InferenceEngine, type EngineOptions } from '../../../src/runtime/engine.ts';
 import { Model } from '../../../src/runtime/model.ts';
-import type { EngineEvent, GenerationRequest, SamplingParams } from '../../../src/runtime/protocol.ts';
+import {
+  GREEDY as ALL_OFF,
+  type EngineEvent,
+  type GenerationRequest,
+  type SamplingParams,
+} from '../../../src/runtime/protocol.ts';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 export const STORIES = join(ROOT, 'test/fixtures/models/stories260K');
@@ -53,18 +58,7 @@ export function countRows(model: Model): { model: Model; numRows: () => number }
   return { model: counted, numRows: () => count };
 }
 
-const GREEDY: SamplingParams = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: [],
-  seed: 1,
-  logprobs: null,
-};
+const GREEDY: SamplingParams = { ...ALL_OFF, seed: 1 };
 
 export type RequestOptions = Omit<Partial<GenerationRequest>, 'promptIds' | 'sampling'> & {
   readonly sampling?: Partial<SamplingParams>;

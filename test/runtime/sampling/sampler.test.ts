@@ -2,23 +2,12 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { AppError } from '../../../src/errors.ts';
-import type { SamplingParams } from '../../../src/runtime/protocol.ts';
+import { GREEDY as ALL_OFF, type SamplingParams } from '../../../src/runtime/protocol.ts';
 import { createSamplingWorkspace } from '../../../src/runtime/sampling/distribution.kernel.ts';
 import { createSampler, type Sampler, type SamplerContext } from '../../../src/runtime/sampling/sampler.ts';
 import { arbitraryLogits, descending, naiveSoftmax } from './naive.ts';
 
-const GREEDY: SamplingParams = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: [],
-  seed: 0,
-  logprobs: null,
-};
+const GREEDY: SamplingParams = { ...ALL_OFF, seed: 0 };
 
 function samplerFor(
   vocabSize: number,
