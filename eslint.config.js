@@ -5,6 +5,7 @@ import tseslint from 'typescript-eslint';
 const layers = [
   ['errors.ts', 'validation.ts'],
   ['kv'],
+  ['policies'],
   ['graph'],
   ['runtime'],
   ['text'],

@@ -23,6 +23,7 @@ function greedyRequest(id: string, prompt: number[], count: number): GenerationR
     priority: 0,
     cachePrompt: false,
     reportProgress: false,
+    pruning: null,
   };
 }
 

@@ -40,7 +40,15 @@ export class Model {
       kvHeads: attention?.kvHeads ?? 0,
       headDim: config.headDim,
     }));
-    this.info = { contextLength: config.contextLength, vocabSize: config.vocabSize };
+    const shape = {
+      layers: layers.map(({ attention, mlpWidth }) => ({
+        queryHeads: attention?.queryHeads ?? 0,
+        kvHeads: attention?.kvHeads ?? 0,
+        hasMlp: mlpWidth !== null,
+      })),
+      gates: null,
+    };
+    this.info = { contextLength: config.contextLength, vocabSize: config.vocabSize, shape };
   }
 
   /** @throws AppError `startup` */

@@ -1,5 +1,6 @@
 /** What the server asks of the engine and hears back: token ids and plain data, so that it crosses threads. */
 import type { ErrorCode } from '../errors.ts';
+import type { ModelShape, PruningChoice } from '../policies/index.ts';
 
 /** How the next token is chosen. Every field is explicit; defaults belong to the routes. */
 export interface SamplingParams {
@@ -58,6 +59,52 @@ export interface GenerationRequest {
   readonly cachePrompt: boolean;
   /** Report prefill progress events. */
   readonly reportProgress: boolean;
+  /** What to leave out; null = nothing was asked. */
+  readonly pruning: PruningChoice | null;
+}
+
+/** What was left out for one request, summed over its choices; a family that was not in force is null. */
+export interface PruningReport {
+  readonly tokens: TokensReport | null;
+  readonly kv: KvReport | null;
+  readonly layers: LayersReport | null;
+}
+
+export interface TokensReport {
+  /** Prompt tokens that the policy saw. */
+  readonly seen: number;
+  /** One per cut, ascending by layer. */
+  readonly stages: readonly { readonly layer: number; readonly seen: number; readonly kept: number }[];
+  /** Prompt rows that entered a layer, summed over layers; `layers` x seen without pruning. */
+  readonly rowsComputed: number;
+  readonly layers: number;
+  /** Tokens computed again in decoding, summed over steps and stages. */
+  readonly revived: number;
+  /** Of the auxiliary cache at the end. */
+  readonly auxBytes: number;
+}
+
+export interface KvReport {
+  /** Of the slots that are left at the end, */
+  readonly bytes: number;
+  /** when there were most, */
+  readonly peakBytes: number;
+  /** and what the sequence would hold unpruned. */
+  readonly denseBytes: number;
+  /** Slots, summed over layers and KV heads. */
+  readonly entriesKept: number;
+  readonly entriesSeen: number;
+  /** Of policies that split heads, else null. */
+  readonly retrievalHeads: number | null;
+  readonly streamingHeads: number | null;
+}
+
+export interface LayersReport {
+  /** Blocks left out. */
+  readonly droppedAttention: number;
+  readonly droppedMlp: number;
+  /** Query heads scaled to zero. */
+  readonly maskedHeads: number;
 }
 
 /** Log-probabilities (natural log, of the model's own distribution) of one token. */
@@ -107,7 +154,13 @@ export type EngineEvent =
       readonly reason: FinishReason;
       readonly stopTokenId: number | null;
     }
-  | { readonly type: 'done'; readonly usage: Usage; readonly timings: Timings }
+  | {
+      readonly type: 'done';
+      readonly usage: Usage;
+      readonly timings: Timings;
+      /** Null unless the request asked for pruning. */
+      readonly pruning: PruningReport | null;
+    }
   | {
       readonly type: 'error';
       readonly code: ErrorCode;
@@ -119,6 +172,8 @@ export type EngineEvent =
 export interface ModelInfo {
   readonly contextLength: number;
   readonly vocabSize: number;
+  /** What pruning policies need to know. */
+  readonly shape: ModelShape;
 }
 
 /** State of the engine for `/ready`, logs, metrics and tests. Bytes are what the KV pool counts. */

@@ -156,6 +156,7 @@ export class LiveRequest {
         ttftMs: first - this.#arrivedMs,
         decodeMs: now - first,
       },
+      pruning: null,
     });
   }
 }

@@ -1,5 +1,6 @@
 /** What a route asks of the generation module, and the events it hears back. */
 import type { FinishReason, SamplingParams, Timings, TokenLogprobs, Usage } from '../runtime/protocol.ts';
+import type { PruningChoice } from '../policies/index.ts';
 import type { Released } from './choice-text.ts';
 
 export interface GenerationJob {
@@ -17,6 +18,7 @@ export interface GenerationJob {
   readonly reportProgress: boolean;
   /** Time from now on until the job fails with `timeout`; null = none. */
   readonly maxTimeMs: number | null;
+  readonly pruning: PruningChoice | null;
 }
 
 export type PromptLogprobs = readonly (TokenLogprobs | null)[];

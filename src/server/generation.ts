@@ -60,5 +60,6 @@ function engineRequest(job: GenerationJob, index: number): GenerationRequest {
     priority: job.priority,
     cachePrompt: job.cachePrompt,
     reportProgress: job.reportProgress,
+    pruning: job.pruning,
   };
 }

@@ -72,6 +72,7 @@ export function createJob(fields: SamplingFields, model: LoadedModel, options: J
     cachePrompt: fields.cache_prompt ?? true,
     reportProgress: fields.return_progress ?? false,
     maxTimeMs: fields.max_time_ms ?? null,
+    pruning: null,
   };
 }
 

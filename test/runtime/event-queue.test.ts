@@ -9,6 +9,7 @@ const done: EngineEvent = {
   type: 'done',
   usage: { promptTokens: 1, cachedTokens: 0, completionTokens: 1 },
   timings: { queueMs: 0, prefillMs: 0, ttftMs: 0, decodeMs: 0 },
+  pruning: null,
 };
 const error: EngineEvent = { type: 'error', code: 'internal', message: 'broken', param: null };
 

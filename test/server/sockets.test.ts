@@ -86,7 +86,7 @@ test('a reader that stalls does not make the server read ahead of it', async () 
       yield finished('length');
       yield done(input, numMade);
     },
-    { contextLength: 200_000, vocabSize: 1536 },
+    { contextLength: 200_000 },
   );
   const own = await startLiveServer({}, scripted);
   try {

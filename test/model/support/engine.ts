@@ -78,6 +78,7 @@ export function makeRequest(promptIds: ArrayLike<number>, options: RequestOption
     priority: 0,
     cachePrompt: false,
     reportProgress: false,
+    pruning: null,
     ...options,
     promptIds: Int32Array.from(promptIds),
     sampling: { ...GREEDY, ...options.sampling },

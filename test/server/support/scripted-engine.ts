@@ -1,5 +1,11 @@
 /** An engine that plays a script, for what a real model cannot be made to do: errors, pauses, chosen tokens. */
-import type { Engine, EngineEvent, EngineStats, GenerationRequest } from '../../../src/runtime/protocol.ts';
+import type {
+  Engine,
+  EngineEvent,
+  EngineStats,
+  GenerationRequest,
+  ModelInfo,
+} from '../../../src/runtime/protocol.ts';
 
 type Script = (
   request: GenerationRequest,
@@ -7,7 +13,7 @@ type Script = (
 ) => AsyncIterable<EngineEvent> | Iterable<EngineEvent>;
 
 export class ScriptedEngine implements Engine {
-  readonly model;
+  readonly model: ModelInfo;
   isReady = true;
   readonly requests: GenerationRequest[] = [];
   /** Ids of requests that ended early: aborted, or their iterator left. */
@@ -16,9 +22,11 @@ export class ScriptedEngine implements Engine {
   numEvents = 0;
   readonly #script: Script;
 
-  constructor(script: Script, model = { contextLength: 8192, vocabSize: 1536 }) {
+  constructor(script: Script, model: { contextLength?: number } = {}) {
     this.#script = script;
-    this.model = model;
+    const layer = { queryHeads: 8, kvHeads: 4, hasMlp: true };
+    const shape = { layers: Array.from({ length: 6 }, () => layer), gates: null };
+    this.model = { contextLength: 8192, vocabSize: 1536, shape, ...model };
   }
 
   async *generate(request: GenerationRequest, signal?: AbortSignal): AsyncGenerator<EngineEvent> {
@@ -64,7 +72,12 @@ export function finished(reason: 'stop' | 'length' = 'stop', choice = 0): Engine
 
 export function done(request: GenerationRequest, completionTokens: number): EngineEvent {
   const usage = { promptTokens: request.promptIds.length, cachedTokens: 0, completionTokens };
-  return { type: 'done', usage, timings: { queueMs: 1, prefillMs: 20, ttftMs: 25, decodeMs: 100 } };
+  return {
+    type: 'done',
+    usage,
+    timings: { queueMs: 1, prefillMs: 20, ttftMs: 25, decodeMs: 100 },
+    pruning: null,
+  };
 }
 
 /** Every choice says these tokens. */

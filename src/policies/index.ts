@@ -1,0 +1,203 @@
+/** All policies; reads what a request asks for, and makes the policies of one sequence. */
+import { z } from 'zod';
+import { AppError } from '../errors.ts';
+import { describe, firstMistake } from '../validation.ts';
+import {
+  FAMILIES,
+  type Family,
+  type KvPolicy,
+  type LayerPolicy,
+  type ModelShape,
+  type Policies,
+  type PolicyModule,
+  type TokenPolicy,
+} from './contract.ts';
+import { duoAttention } from './kv/duo-attention.ts';
+import { snapkv } from './kv/snapkv.ts';
+import { lazyllm } from './tokens/lazyllm.ts';
+
+export * from './contract.ts';
+
+type AnyModule = { [F in Family]: PolicyModule<F> }[Family];
+
+/** Options are checked by the module's own schema before its `create` sees them. */
+const asAny = (module: unknown): AnyModule => module as AnyModule;
+
+export const MODULES: readonly AnyModule[] = [lazyllm, duoAttention, snapkv].map(asAny);
+
+/** One policy with its options, as parsed; plain data, so that it crosses threads. */
+export interface ChosenPolicy {
+  readonly policy: string;
+  readonly options: unknown;
+}
+
+/** What one request leaves out. */
+export interface PruningChoice {
+  /** Name of the preset that it came from, or null. */
+  readonly preset: string | null;
+  readonly families: Readonly<Partial<Record<Family, ChosenPolicy>>>;
+}
+
+/** Named settings: values of the `pruning` field. */
+export type Presets = Readonly<Record<string, { readonly summary: string; readonly pruning: unknown }>>;
+
+/** A sequence's policies; null = the family is not in force. */
+export interface ActivePolicies {
+  readonly tokens: TokenPolicy | null;
+  readonly kv: KvPolicy | null;
+  readonly layers: LayerPolicy | null;
+}
+
+const NO_PRESET = 'none';
+
+function refuse(message: string, param: string): never {
+  throw new AppError('invalid_request', `${param}: ${message}`, { param });
+}
+
+function modulesOf(family: Family): readonly AnyModule[] {
+  return MODULES.filter((module) => module.family === family);
+}
+
+function names(values: readonly string[]): string {
+  return values.length === 0
+    ? 'nothing (there is none)'
+    : values.map((name) => JSON.stringify(name)).join(', ');
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/**
+ * Reads a value of the `pruning` field: null for absent, otherwise checked against the model.
+ * @throws AppError `invalid_request` naming the field below `param`
+ */
+export function parsePruning(
+  value: unknown,
+  presets: Presets,
+  model: ModelShape,
+  param = 'pruning',
+): PruningChoice | null {
+  if (value === undefined || value === null) return null;
+  if (typeof value === 'string') {
+    if (value === NO_PRESET) return { preset: NO_PRESET, families: {} };
+    if (!Object.hasOwn(presets, value))
+      refuse(`expected one of ${names([NO_PRESET, ...Object.keys(presets)])}, got ${describe(value)}`, param);
+    const choice = parsePruning(presets[value]?.pruning, {}, model, param);
+    return { preset: value, families: choice?.families ?? {} };
+  }
+  if (!isRecord(value)) refuse(`expected a preset's name or an object, got ${describe(value)}`, param);
+  const families: Partial<Record<Family, ChosenPolicy>> = {};
+  for (const [key, choice] of Object.entries(value)) {
+    const family = FAMILIES.find((name) => name === key);
+    if (family === undefined)
+      refuse(`expected one of the families ${names(FAMILIES)}`, `${param}.${key.slice(0, 60)}`);
+    if (choice === null) continue;
+    families[family] = parseFamily(family, choice, model, `${param}.${family}`);
+  }
+  const choice = { preset: null, families };
+  checkCombination(choice, model, param);
+  return choice;
+}
+
+function parseFamily(family: Family, value: unknown, model: ModelShape, param: string): ChosenPolicy {
+  if (typeof value !== 'string' && !isRecord(value))
+    refuse(`expected a policy's name or an object, got ${describe(value)}`, param);
+  const { policy: name, ...options } = typeof value === 'string' ? { policy: value } : value;
+  const module = modulesOf(family).find((candidate) => candidate.name === name);
+  if (module === undefined) {
+    const known = names(modulesOf(family).map((candidate) => candidate.name));
+    return refuse(`expected one of ${known}, got ${describe(name)}`, `${param}.policy`);
+  }
+  const reason = module.unsupported?.(model) ?? null;
+  if (reason !== null) refuse(`${module.name} cannot run here: ${reason}`, `${param}.policy`);
+  const parsed = module.options.safeParse(options, { reportInput: true });
+  if (!parsed.success) {
+    const { path, message } = firstMistake(parsed.error);
+    const valid = Object.keys(optionProperties(module));
+    const hint = message.startsWith('expected no key') ? `; ${module.name} has ${names(valid)}` : '';
+    refuse(message + hint, path === '' ? param : `${param}.${path}`);
+  }
+  const chosen = { policy: module.name, options: parsed.data };
+  try {
+    module.create(parsed.data, model);
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error;
+    throw new AppError(error.errorCode, `${param}.${error.message}`, {
+      param: error.param === null ? param : `${param}.${error.param}`,
+    });
+  }
+  return chosen;
+}
+
+/** Refuses what has no meaning together. */
+function checkCombination(choice: PruningChoice, model: ModelShape, param: string): void {
+  const { tokens, kv } = createPolicies(choice, model);
+  if (tokens?.revives === true && kv?.kind === 'evict') {
+    refuse(
+      `expected "prefill_only": true in tokens beside the evicting kv policy ${choice.families.kv?.policy}: entries that it evicts cannot be computed again`,
+      param,
+    );
+  }
+  if (tokens?.revives === true && kv?.kind === 'read')
+    refuse(
+      `expected "prefill_only": true in tokens beside ${choice.families.kv?.policy}: both choose what a decode step reads`,
+      param,
+    );
+}
+
+function create<F extends Family>(family: F, choice: PruningChoice, model: ModelShape): Policies[F] | null {
+  const chosen = choice.families[family];
+  if (chosen === undefined) return null;
+  const module = modulesOf(family).find(({ name }) => name === chosen.policy);
+  return (module?.create(chosen.options, model) ?? null) as Policies[F] | null;
+}
+
+/** The policies of one sequence. */
+export function createPolicies(choice: PruningChoice, model: ModelShape): ActivePolicies {
+  return {
+    tokens: create('tokens', choice, model),
+    kv: create('kv', choice, model),
+    layers: create('layers', choice, model),
+  };
+}
+
+function optionProperties(module: AnyModule): Record<string, unknown> {
+  return (optionSchema(module)['properties'] ?? {}) as Record<string, unknown>;
+}
+
+function optionSchema(module: AnyModule): Record<string, unknown> {
+  return z.toJSONSchema(module.options, { io: 'input' });
+}
+
+/** One entry of GET /v1/policies. */
+export function describePolicy(module: AnyModule, model: ModelShape) {
+  const reason = module.unsupported?.(model) ?? null;
+  return {
+    name: module.name,
+    family: module.family,
+    summary: module.summary,
+    paper: module.paper,
+    needs: module.needs,
+    supported: reason === null,
+    ...(reason !== null && { reason }),
+    options: optionSchema(module),
+    examples: module.examples,
+  };
+}
+
+/** Names of the policies that a model can run, by family. */
+export function supportedPolicies(model: ModelShape): Record<Family, string[]> {
+  const of = (family: Family): string[] =>
+    modulesOf(family)
+      .filter((module) => (module.unsupported?.(model) ?? null) === null)
+      .map(({ name }) => name);
+  return { tokens: of('tokens'), kv: of('kv'), visual: of('visual'), layers: of('layers') };
+}
+
+/** What metrics and logs call it: the preset, or the names joined by `+`, or `none`. */
+export function policyLabel(choice: PruningChoice | null): string {
+  if (choice?.preset != null) return choice.preset;
+  const chosen = FAMILIES.flatMap((family) => choice?.families[family]?.policy ?? []);
+  return chosen.length === 0 ? NO_PRESET : chosen.join('+');
+}

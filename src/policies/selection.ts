@@ -1,0 +1,53 @@
+/** How many and which: the rounding and tie rules that policies share. */
+import { invariant } from '../errors.ts';
+import type { Budget, HeadEntries } from './contract.ts';
+
+/** Keeps sums like 0.7 * 100 from falling below the whole number that is meant. */
+const EPSILON = 1e-9;
+
+/** Tokens that a stage keeps: n - floor((1 - keep) * n). */
+export function keptTokens(keep: number, numAlive: number): number {
+  return numAlive - Math.floor((1 - keep) * numAlive + EPSILON);
+}
+
+/** Entries that a head keeps of `numSeen`: floor(keep * n), at least one, or `maxEntries` if that is less. */
+export function keptEntries({ keep, maxEntries }: Budget, numSeen: number): number {
+  if (keep !== undefined) return Math.max(1, Math.floor(keep * numSeen + EPSILON));
+  invariant(maxEntries !== undefined, 'a budget has a share or a number');
+  return Math.min(maxEntries, numSeen);
+}
+
+/** Ascending indices of the `count` highest scores; equal scores: lower index first. */
+export function topIndices(scores: ArrayLike<number>, count: number): Int32Array {
+  const order = Int32Array.from({ length: scores.length }, (_, i) => i);
+  if (count >= scores.length) return order;
+  order.sort((a, b) => (scores[b] ?? 0) - (scores[a] ?? 0) || a - b);
+  return order.slice(0, Math.max(0, count)).sort();
+}
+
+/** Ascending indices of the protected entries and the best of the others, `budget` in all. */
+export function topEntries(
+  scores: ArrayLike<number>,
+  budget: number,
+  { numSinks, numRecent }: Pick<HeadEntries, 'numSinks' | 'numRecent'>,
+): Int32Array {
+  const { length } = scores;
+  if (budget >= length) return Int32Array.from({ length }, (_, i) => i);
+  const isProtected = (i: number): boolean => i < numSinks || i >= length - numRecent;
+  return topIndices(
+    Array.from({ length }, (_, i) => (isProtected(i) ? Infinity : (scores[i] ?? 0))),
+    budget,
+  );
+}
+
+/** Means over the rows of a [rows, width] array. */
+export function meanOverRows(values: Float32Array, width: number): Float32Array {
+  const numRows = values.length / width;
+  const means = new Float32Array(width);
+  for (let i = 0; i < width; i++) {
+    let sum = 0;
+    for (let row = 0; row < numRows; row++) sum += values[row * width + i] ?? 0;
+    means[i] = sum / numRows;
+  }
+  return means;
+}
