@@ -30,14 +30,25 @@ export function cacheSlots(shapes: readonly AttentionShape[]): {
   return { heads, decode: Math.max(...decodeSizes(shapes), ...TILE_SLOTS), tile: Math.max(...TILE_SLOTS) };
 }
 
-/** What a run reports about its attention, beside the attention itself. */
-export const SIGNALS = { none: 0, lastQuery: 1, columnSums: 2 } as const;
+/**
+ * What a run reports about its attention, beside the attention itself: the probabilities of the last row, or their sums
+ * or maxima over all rows, [heads, entries] of each KV head behind each other; behind the sums, the L1 magnitude of
+ * each query head's output, summed over all rows.
+ */
+export const SIGNALS = { none: 0, lastQuery: 1, columnSums: 2, columnMaxima: 3 } as const;
 export type Signal = keyof typeof SIGNALS;
 
-/** Which attention a run uses: `none` for the run that opens layer 0, or after a layer without attention. */
+/**
+ * Which attention a run uses: `none` for the run that opens layer 0, or after a layer without attention; `skip` where the
+ * layer has one that is left out; `scaledTile` multiplies each query head's output by a factor.
+ */
 export type AttentionVariant =
   | { readonly kind: 'none' }
+  | { readonly kind: 'skip' | 'scaledTile'; readonly shape: AttentionShape }
   | { readonly kind: 'decode' | 'tile'; readonly slots: number; readonly shape: AttentionShape };
+
+/** Name of the input [queryHeads] that `scaledTile` reads. */
+export const HEAD_SCALE_INPUT = 'head_scale';
 
 /** Names of the cache inputs of KV head `head` in slot `slot`; lengths are free and may differ between heads. */
 export function cacheInputs(slot: number, head: number) {
@@ -71,11 +82,14 @@ export function attentionCode(shapes: readonly AttentionShape[], variant: Attent
   if (variant.kind === 'none') return 0;
   const sizes = decodeSizes(shapes);
   const shapeIndex = shapes.findIndex((shape) => sameShape(shape, variant.shape));
-  const slotIndex =
-    variant.kind === 'decode'
-      ? sizes.indexOf(variant.slots)
-      : sizes.length + TILE_SLOTS.indexOf(variant.slots);
-  return 1 + shapeIndex * (sizes.length + TILE_SLOTS.length) + slotIndex;
+  const numTiled = sizes.length + TILE_SLOTS.length;
+  const index = {
+    decode: (slots: number) => sizes.indexOf(slots),
+    tile: (slots: number) => sizes.length + TILE_SLOTS.indexOf(slots),
+    scaledTile: () => numTiled,
+    skip: () => numTiled + 1,
+  }[variant.kind]('slots' in variant ? variant.slots : 1);
+  return 1 + shapeIndex * (numTiled + 2) + index;
 }
 
 function scores(graph: GraphBuilder, query: string, keys: string, headDim: number): string {
@@ -83,35 +97,49 @@ function scores(graph: GraphBuilder, query: string, keys: string, headDim: numbe
   return graph.contrib('FusedMatMul', [query, keys], attributes);
 }
 
-/** Concatenates the signals of all heads to one vector, computed only if the `signals` scalar asks. */
+interface SignalSources {
+  /** Of each KV head: decode [group, entries], tile [group, rows, entries]. */
+  readonly probabilities: readonly string[];
+  /** [rows, queryHeads * headDim] */
+  readonly attention: string;
+  readonly shape: AttentionShape;
+}
+
+/** One vector of the signals of all heads, computed only if the `signals` scalar asks. */
 function signalOutput(
   graph: GraphBuilder,
-  probabilities: readonly string[],
-  rowsAxis: number | null,
+  { probabilities, attention, shape }: SignalSources,
+  kind: 'decode' | 'tile',
 ): string {
-  const flatten = (g: GraphBuilder, reduce: (value: string) => string): string[] => [
-    g.concat(
-      probabilities.map((p) => g.reshape(reduce(p), [-1])),
-      0,
-    ),
-  ];
+  const flatten = (g: GraphBuilder, reduce: (value: string) => string): string[] =>
+    probabilities.map((p) => g.reshape(reduce(p), [-1]));
+  const overRows = (g: GraphBuilder, op: 'ReduceSum' | 'ReduceMax') =>
+    flatten(g, (p) => (kind === 'decode' ? p : g.node(op, [p, g.constant('int64', [1])], { keepdims: 0 })));
   const lastRow = (g: GraphBuilder, value: string): string => {
     const [start, end] = [g.constant('int64', [-1]), g.constant('int64', [Number.MAX_SAFE_INTEGER])];
-    return g.node('Slice', [value, start, end, g.constant('int64', [rowsAxis ?? 0])]);
+    return g.node('Slice', [value, start, end, g.constant('int64', [1])]);
   };
-  const cases: Case[] = [{ key: SIGNALS.none, build: (g) => [g.constant('float', [], [0])] }];
-  if (rowsAxis === null) cases.push({ key: SIGNALS.lastQuery, build: (g) => flatten(g, (p) => p) });
-  else {
-    const axis = rowsAxis;
-    cases.push(
-      { key: SIGNALS.lastQuery, build: (g) => flatten(g, (p) => lastRow(g, p)) },
-      {
-        key: SIGNALS.columnSums,
-        build: (g) =>
-          flatten(g, (p) => g.node('ReduceSum', [p, g.constant('int64', [axis])], { keepdims: 0 })),
-      },
-    );
-  }
+  const magnitudes = (g: GraphBuilder): string => {
+    const heads = g.reshape(g.node('Abs', [attention]), [-1, shape.queryHeads, shape.headDim]);
+    return g.node('ReduceSum', [heads, g.constant('int64', [0, 2])], { keepdims: 0 });
+  };
+  const cases: Case[] = [
+    { key: SIGNALS.none, build: (g) => [g.constant('float', [], [0])] },
+    {
+      key: SIGNALS.lastQuery,
+      build: (g) => [
+        g.concat(
+          flatten(g, (p) => (kind === 'decode' ? p : lastRow(g, p))),
+          0,
+        ),
+      ],
+    },
+    {
+      key: SIGNALS.columnSums,
+      build: (g) => [g.concat([...overRows(g, 'ReduceSum'), ...(kind === 'tile' ? [magnitudes(g)] : [])], 0)],
+    },
+    { key: SIGNALS.columnMaxima, build: (g) => [g.concat(overRows(g, 'ReduceMax'), 0)] },
+  ];
   return select(graph, 'signals', cases, [{ name: 'signal', rank: 1 }])[0] ?? '';
 }
 
@@ -137,14 +165,14 @@ function decodeCase(graph: GraphBuilder, shape: AttentionShape, slots: number): 
     return graph.node('MatMul', [p, names.values]);
   });
   const attention = graph.reshape(graph.concat(outputs, 0), [-1, queryHeads * headDim]);
-  return [attention, signalOutput(graph, probabilities, null)];
+  return [attention, signalOutput(graph, { probabilities, attention, shape }, 'decode')];
 }
 
 /**
  * Query rows [slots * R, queryHeads * headDim] -> attention of the same shape. Only the tail columns are masked: adding
  * a mask over the whole width costs a tenth to a quarter of the attention.
  */
-function tileCase(graph: GraphBuilder, shape: AttentionShape, slots: number): string[] {
+function tileCase(graph: GraphBuilder, shape: AttentionShape, slots: number, isScaled: boolean): string[] {
   const { queryHeads, kvHeads, headDim } = shape;
   const group = queryHeads / kvHeads;
   // [slots, R, queryHeads, D] -> [slots, queryHeads, R, D] -> one [1, group, R, D] per slot and KV head
@@ -164,11 +192,18 @@ function tileCase(graph: GraphBuilder, shape: AttentionShape, slots: number): st
     });
   });
   const merged = graph.reshape(graph.concat(outputs, 0), [slots, queryHeads, -1, headDim]);
-  const attention = graph.reshape(graph.node('Transpose', [merged], { perm: [0, 2, 1, 3] }), [
+  const scale = (): string => graph.reshape(HEAD_SCALE_INPUT, [1, queryHeads, 1, 1]);
+  const scaled = isScaled ? graph.node('Mul', [merged, scale()]) : merged;
+  const attention = graph.reshape(graph.node('Transpose', [scaled], { perm: [0, 2, 1, 3] }), [
     -1,
     queryHeads * headDim,
   ]);
-  return [attention, signalOutput(graph, probabilities, 1)];
+  return [attention, signalOutput(graph, { probabilities, attention, shape }, 'tile')];
+}
+
+/** No rows: nothing is added to the residual, and no product with them costs anything. */
+function skipCase(graph: GraphBuilder, { queryHeads, headDim }: AttentionShape): string[] {
+  return [graph.constant('float', [], [0, queryHeads * headDim]), graph.constant('float', [], [0])];
 }
 
 /** Adds the tree of all attention variants; the scalar inputs `attention` and `signals` choose. */
@@ -187,8 +222,13 @@ export function buildAttention(
     })),
     ...TILE_SLOTS.map((slots) => ({
       key: attentionCode(shapes, { kind: 'tile', slots, shape }),
-      build: (g: GraphBuilder) => tileCase(g, shape, slots),
+      build: (g: GraphBuilder) => tileCase(g, shape, slots, false),
     })),
+    {
+      key: attentionCode(shapes, { kind: 'scaledTile', shape }),
+      build: (g: GraphBuilder) => tileCase(g, shape, 1, true),
+    },
+    { key: attentionCode(shapes, { kind: 'skip', shape }), build: (g: GraphBuilder) => skipCase(g, shape) },
   ]);
   const outputs = [
     { name: 'attention', rank: 2 },

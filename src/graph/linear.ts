@@ -127,7 +127,8 @@ function int8Linears(checkpoint: Checkpoint, file: WeightFile): Linears {
   return {
     prepare(graph, x) {
       const magnitudes = graph.node('Abs', [x.rows]);
-      const largest = graph.node('ReduceMax', [magnitudes, graph.constant('int64', [-1])], { keepdims: 1 });
+      // Axis 1, not -1: of no rows at all, onnxruntime 1.30 otherwise makes a maximum of the wrong shape.
+      const largest = graph.node('ReduceMax', [magnitudes, graph.constant('int64', [1])], { keepdims: 1 });
       const ownScale = graph.node('Max', [largest, graph.constant('float', [SMALLEST_ROW_SCALE], [])]);
       const unit = graph.node('Div', [x.rows, ownScale]);
       const step = graph.constant('float', [STEP], []);

@@ -1,6 +1,7 @@
 /**
  * The graph of a whole model. One run finishes layer l - 1 (attention, output projection, MLP) and opens layer l
- * (norm, query / key / value, RoPE); the run after the last layer gives logits. A scalar `layer` picks the run.
+ * (norm, query / key / value, RoPE); the run after the last layer gives logits. A scalar `layer` picks the run, and
+ * `parts` says what of it is wanted: a block left out passes its rows on.
  */
 import {
   type Architecture,
@@ -9,9 +10,9 @@ import {
   headTensor,
   layerTensors,
 } from './architecture.ts';
-import { buildAttention, cacheInputs, cacheSlots, distinctShapes } from './attention.ts';
+import { buildAttention, cacheInputs, cacheSlots, distinctShapes, HEAD_SCALE_INPUT } from './attention.ts';
 import type { Linear, Linears, ScaledRows } from './linear.ts';
-import { GraphBuilder } from './onnx.ts';
+import { choose, GraphBuilder } from './onnx.ts';
 import type { Checkpoint } from './safetensors.ts';
 import type { WeightFile } from './weight-file.ts';
 
@@ -23,26 +24,55 @@ export interface Sources {
   readonly onLayer: (done: number, total: number) => void;
 }
 
+/** The parts of a run, as a condition each; `all` = none is left out. */
+type Part = 'attention' | 'mlp' | 'open';
+type Parts = Readonly<Record<Part | 'all', string>>;
+
+/** What reads the sum of a block and its residual. */
+interface Following {
+  readonly part: Part;
+  readonly norm: string;
+}
+
+interface Residual {
+  /** [M, hidden] */
+  readonly hidden: string;
+  /** The same rows normed, or no rows; null = nothing reads them. */
+  readonly normed: string | null;
+}
+
+function asOpening(norm: string | null): Following | null {
+  return norm === null ? null : { part: 'open', norm };
+}
+
 class LayerBuilder {
   readonly #graph: GraphBuilder;
   readonly #architecture: Architecture;
   readonly #sources: Sources;
+  readonly #parts: Parts;
+  readonly #vectors = new Map<string, string>();
 
-  constructor(graph: GraphBuilder, architecture: Architecture, sources: Sources) {
+  constructor(graph: GraphBuilder, architecture: Architecture, sources: Sources, parts: Parts) {
     this.#graph = graph;
     this.#architecture = architecture;
     this.#sources = sources;
+    this.#parts = parts;
   }
 
+  /** Read once, however many branches use it. */
   #vector(name: string): string {
+    const known = this.#vectors.get(name);
+    if (known !== undefined) return known;
     const { checkpoint, file } = this.#sources;
     const values = checkpoint.read(name);
-    return this.#graph.weight('vector', 'float', [values.length], file.append(values));
+    const vector = this.#graph.weight('vector', 'float', [values.length], file.append(values));
+    this.#vectors.set(name, vector);
+    return vector;
   }
 
-  #norm(x: string, tensor: string): string {
+  #norm(graph: GraphBuilder, x: string, tensor: string): string {
     const attributes = { epsilon: { float: this.#architecture.config.normEpsilon }, axis: -1 };
-    return this.#graph.node('SimplifiedLayerNormalization', [x, this.#vector(tensor)], attributes);
+    return graph.node('SimplifiedLayerNormalization', [x, this.#vector(tensor)], attributes);
   }
 
   #prepare(rows: string, rowScale: string | null = null): ScaledRows {
@@ -56,46 +86,91 @@ class LayerBuilder {
     );
   }
 
-  /** Attention output and MLP of a layer: hidden rows [M, hidden] -> hidden rows. */
-  finish(layer: number, attention: string): string {
-    const g = this.#graph;
+  /**
+   * Attention output and MLP of a layer: hidden rows [M, hidden] -> hidden rows, and those normed with `next`, the norm
+   * before what follows; null = nothing reads them.
+   */
+  #finish(layer: number, attention: string, next: string | null): Residual {
     const shape = this.#architecture.layers[layer];
     const names = layerTensors(layer);
-    let hidden = 'hidden';
+    let residual: Residual = { hidden: 'hidden', normed: null };
+    const hasMlp = shape?.mlpWidth != null;
     if (shape?.attention) {
-      const projected = this.#linear(names.output).apply(g, this.#prepare(attention));
-      hidden = g.node('Add', [hidden, projected]);
+      const output = this.#linear(names.output).apply(this.#graph, this.#prepare(attention));
+      const following = hasMlp ? ({ part: 'mlp', norm: `${names.mlpNorm}.weight` } as const) : null;
+      residual = this.#add('hidden', 'attention', output, following ?? asOpening(next));
+    } else if (hasMlp) {
+      residual = { hidden: 'hidden', normed: this.#normIf('mlp', 'hidden', `${names.mlpNorm}.weight`) };
+    } else if (next !== null) return { hidden: 'hidden', normed: this.#normIf('open', 'hidden', next) };
+    if (!hasMlp) return residual;
+    return this.#add(residual.hidden, 'mlp', this.#mlp(names, residual.normed ?? ''), asOpening(next));
+  }
+
+  #mlp(names: ReturnType<typeof layerTensors>, normed: string): string {
+    const g = this.#graph;
+    const x = this.#prepare(normed);
+    const gate = this.#linear(names.gate).apply(g, x);
+    const up = this.#linear(names.up).applyUnscaled(g, x);
+    // QuickGelu with alpha 1 is SiLU in one pass.
+    const activated = g.node('Mul', [g.contrib('QuickGelu', [gate], { alpha: { float: 1 } }), up.rows]);
+    return this.#linear(names.down).apply(g, this.#prepare(activated, up.rowScale));
+  }
+
+  /**
+   * A block's end and the next one's beginning: hidden + block, and that normed. Where the run leaves the first out,
+   * hidden stays; where it leaves the next one out, there are no normed rows, so that its products cost nothing.
+   */
+  #add(hidden: string, part: Part, block: string, following: Following | null): Residual {
+    const ways = [
+      (g: GraphBuilder) => [g.node('Add', [hidden, block])],
+      (g: GraphBuilder) => [g.node('Identity', [hidden])],
+    ] as const;
+    const output = { name: 'hidden', rank: 2 };
+    if (following === null) {
+      const [sum = ''] = choose(this.#graph, this.#parts[part], ways, [output]);
+      return { hidden: sum, normed: null };
     }
-    if (shape?.mlpWidth != null) {
-      const x = this.#prepare(this.#norm(hidden, `${names.mlpNorm}.weight`));
-      const gate = this.#linear(names.gate).apply(g, x);
-      const up = this.#linear(names.up).applyUnscaled(g, x);
-      // QuickGelu with alpha 1 is SiLU in one pass.
-      const activated = g.node('Mul', [g.contrib('QuickGelu', [gate], { alpha: { float: 1 } }), up.rows]);
-      const down = this.#linear(names.down).apply(g, this.#prepare(activated, up.rowScale));
-      hidden = g.node('Add', [hidden, down]);
-    }
-    return hidden;
+    const whole = (g: GraphBuilder): string[] => {
+      const sum = g.node('Add', [hidden, block]);
+      return [sum, this.#norm(g, sum, following.norm)];
+    };
+    const partial = (g: GraphBuilder): string[] => {
+      const [sum = ''] = choose(g, this.#parts[part], ways, [output]);
+      return [sum, this.#normIf(following.part, sum, following.norm, g)];
+    };
+    const outputs = [output, { name: 'normed', rank: 2 }];
+    // One `If` where nothing is left out, which is nearly always.
+    const [sum = '', normed = ''] = choose(this.#graph, this.#parts.all, [whole, partial], outputs);
+    return { hidden: sum, normed };
+  }
+
+  /** Normed rows, or none if the run leaves out the part that reads them. */
+  #normIf(part: Part, x: string, tensor: string, graph = this.#graph): string {
+    const { hiddenSize } = this.#architecture.config;
+    const ways = [
+      (g: GraphBuilder) => [this.#norm(g, x, tensor)],
+      (g: GraphBuilder) => [g.constant('float', [], [0, hiddenSize])],
+    ] as const;
+    return choose(graph, this.#parts[part], ways, [{ name: 'normed', rank: 2 }])[0] ?? '';
   }
 
   /**
    * Query, key and value rows of a layer, [M, (queryHeads + 2 kvHeads) * D], query and key after RoPE; null if the
    * layer has no attention.
    */
-  open(layer: number, hidden: string): string | null {
+  #open(layer: number, normed: string): string | null {
     const g = this.#graph;
     const { config, layers } = this.#architecture;
     const attention = layers[layer]?.attention;
     if (attention == null) return null;
     const { queryHeads, kvHeads, headDim } = attention;
     const names = layerTensors(layer);
-    const x = this.#prepare(this.#norm(hidden, `${names.attentionNorm}.weight`));
-    const stacked = this.#linear(names.query, names.key, names.value).apply(g, x);
+    const stacked = this.#linear(names.query, names.key, names.value).apply(g, this.#prepare(normed));
     const heads = queryHeads + kvHeads;
     const [rows = '', value = ''] = g.split(stacked, [heads * headDim, kvHeads * headDim], 1);
-    const normed = config.family.headNorm ? this.#normHeads(rows, names, attention) : rows;
-    if (layers[layer]?.rope !== true) return g.concat([normed, value], 1);
-    const flat = g.reshape(normed, [1, -1, heads * headDim]);
+    const headNormed = config.family.headNorm ? this.#normHeads(rows, names, attention) : rows;
+    if (layers[layer]?.rope !== true) return g.concat([headNormed, value], 1);
+    const flat = g.reshape(headNormed, [1, -1, heads * headDim]);
     const offset = g.constant('int64', [0]);
     const rotated = g.contrib('RotaryEmbedding', [flat, offset, 'cos', 'sin'], {
       num_heads: heads,
@@ -110,23 +185,26 @@ class LayerBuilder {
     const parts = g.split(rows, [queryHeads * headDim, kvHeads * headDim], 1);
     const normed = [names.queryNorm, names.keyNorm].map((tensor, i) => {
       const heads = g.reshape(parts[i] ?? '', [-1, i === 0 ? queryHeads : kvHeads, headDim]);
-      return this.#norm(heads, `${tensor}.weight`);
+      return this.#norm(g, heads, `${tensor}.weight`);
     });
     return g.reshape(g.concat(normed, 1), [-1, (queryHeads + kvHeads) * headDim]);
   }
 
-  logits(hidden: string): string {
-    const { config } = this.#architecture;
-    const head = this.#sources.linears.load(this.#graph, [headTensor(config)]);
-    return head.apply(this.#graph, this.#prepare(this.#norm(hidden, FINAL_NORM)));
-  }
-
   /** Both outputs of a run: hidden rows (logits at the end) and projected rows, null where there are none. */
   run(layer: number, attention: string): [string, string | null] {
-    const { length } = this.#architecture.layers;
-    const hidden = layer === 0 ? 'hidden' : this.finish(layer - 1, attention);
-    this.#sources.onLayer(layer + 1, length + 1);
-    return layer === length ? [this.logits(hidden), null] : [hidden, this.open(layer, hidden)];
+    const { config, layers } = this.#architecture;
+    const isLast = layer === layers.length;
+    const { attentionNorm } = layerTensors(layer);
+    const norm = isLast ? FINAL_NORM : layers[layer]?.attention ? `${attentionNorm}.weight` : null;
+    const { hidden, normed } =
+      layer === 0
+        ? { hidden: 'hidden', normed: norm === null ? null : this.#norm(this.#graph, 'hidden', norm) }
+        : this.#finish(layer - 1, attention, norm);
+    this.#sources.onLayer(layer + 1, layers.length + 1);
+    if (normed === null) return [hidden, null];
+    if (!isLast) return [hidden, this.#open(layer, normed)];
+    const head = this.#sources.linears.load(this.#graph, [headTensor(config)]);
+    return [head.apply(this.#graph, this.#prepare(normed)), null];
   }
 }
 
@@ -148,6 +226,7 @@ function buildRun(
   layer: number,
   condition: string,
   attention: string,
+  parts: Parts,
 ): void {
   const chosen = new GraphBuilder(graph);
   const skipped = new GraphBuilder(graph);
@@ -155,7 +234,7 @@ function buildRun(
     branch.output(value, 'float', [graph.uniqueName('rows'), graph.uniqueName('width')]);
   };
   const empty = (branch: GraphBuilder): string => branch.initializer(new Float32Array(0), [0, 0]);
-  for (const value of new LayerBuilder(chosen, architecture, sources).run(layer, attention)) {
+  for (const value of new LayerBuilder(chosen, architecture, sources, parts).run(layer, attention)) {
     emitOutput(chosen, value === null ? empty(chosen) : chosen.produced(value));
     emitOutput(skipped, empty(skipped));
   }
@@ -169,6 +248,8 @@ function declareInputs(graph: GraphBuilder, architecture: Architecture): void {
   const { config, layers } = architecture;
   const { headDim } = config;
   for (const name of ['layer', 'attention', 'signals']) graph.input(name, 'int64', []);
+  graph.input('parts', 'int64', [4]);
+  graph.input(HEAD_SCALE_INPUT, 'float', ['head_scale_length']);
   graph.input('hidden', 'float', ['rows', config.hiddenSize]);
   graph.input('projected', 'float', ['projected_rows', 'projected_width']);
   graph.input('cos', 'float', ['rope_rows', headDim / 2]);
@@ -186,6 +267,13 @@ function declareInputs(graph: GraphBuilder, architecture: Architecture): void {
   }
 }
 
+/** Conditions from the input `parts`. */
+function buildParts(graph: GraphBuilder): Parts {
+  const isOne = graph.node('Equal', ['parts', graph.constant('int64', [1, 1, 1, 1])]);
+  const [all = '', attention = '', mlp = '', open = ''] = graph.split(isOne, [1, 1, 1, 1], 0);
+  return { all, attention, mlp, open };
+}
+
 /** Builds the graph and writes its weights to `file`. @returns the serialised ONNX model */
 export function buildModelGraph(architecture: Architecture, sources: Sources): Uint8Array {
   const graph = new GraphBuilder();
@@ -198,7 +286,9 @@ export function buildModelGraph(architecture: Architecture, sources: Sources): U
     runs.map(() => 1),
     0,
   );
-  for (const layer of runs) buildRun(graph, architecture, sources, layer, conditions[layer] ?? '', attention);
+  const parts = buildParts(graph);
+  for (const layer of runs)
+    buildRun(graph, architecture, sources, layer, conditions[layer] ?? '', attention, parts);
   graph.nodeTo([SIGNAL_OUTPUT], 'Identity', [signal]);
   graph.output(SIGNAL_OUTPUT, 'float', ['signal_length']);
   return graph.toModel();

@@ -1,5 +1,6 @@
 /** Writes ONNX protobuf: a builder for graphs with nested subgraphs and weights in an external file. */
 import protobuf from 'protobufjs';
+import { invariant } from '../errors.ts';
 
 /** ONNX element types that we use. */
 export const DATA_TYPE = { float: 1, uint8: 2, int8: 3, int64: 7 } as const;
@@ -259,6 +260,31 @@ export class GraphBuilder {
   }
 }
 
+/** Both ways of an `If`; each builds the values of `outputs`, which differ between the ways in their number of rows at most. */
+export function choose(
+  graph: GraphBuilder,
+  condition: string,
+  ways: readonly [then: (graph: GraphBuilder) => string[], otherwise: (graph: GraphBuilder) => string[]],
+  outputs: readonly { readonly name: string; readonly rank: number }[],
+): string[] {
+  const [thenBranch, elseBranch] = ways.map((build) => {
+    const sub = new GraphBuilder(graph);
+    build(sub).forEach((name, i) => {
+      const rank = outputs[i]?.rank ?? 0;
+      sub.output(
+        sub.produced(name),
+        'float',
+        Array.from({ length: rank }, () => sub.uniqueName('dim')),
+      );
+    });
+    return sub;
+  });
+  invariant(thenBranch !== undefined && elseBranch !== undefined, 'an If has two ways');
+  const names = outputs.map(({ name }) => graph.uniqueName(name));
+  graph.nodeTo(names, 'If', [condition], { then_branch: thenBranch, else_branch: elseBranch });
+  return names;
+}
+
 /** One subgraph that a scalar can pick. `build` returns the names of its outputs. */
 export interface Case {
   readonly key: number;
@@ -281,23 +307,6 @@ export function select(
   const half = cases.length >> 1;
   const key = cases[half]?.key ?? 0;
   const condition = graph.node('Less', [selector, graph.constant('int64', [key], [])]);
-  const branch = (part: readonly Case[]): GraphBuilder => {
-    const sub = new GraphBuilder(graph);
-    const names = select(sub, selector, part, outputs);
-    names.forEach((name, i) => {
-      const rank = outputs[i]?.rank ?? 0;
-      sub.output(
-        sub.produced(name),
-        'float',
-        Array.from({ length: rank }, () => sub.uniqueName('dim')),
-      );
-    });
-    return sub;
-  };
-  const names = outputs.map(({ name }) => graph.uniqueName(name));
-  graph.nodeTo(names, 'If', [condition], {
-    then_branch: branch(cases.slice(0, half)),
-    else_branch: branch(cases.slice(half)),
-  });
-  return names;
+  const pick = (part: readonly Case[]) => (g: GraphBuilder) => select(g, selector, part, outputs);
+  return choose(graph, condition, [pick(cases.slice(0, half)), pick(cases.slice(half))], outputs);
 }

@@ -4,9 +4,11 @@ import { AppError, errorMessage, invariant } from '../errors.ts';
 import type { AttentionShape } from './architecture.ts';
 import {
   attentionCode,
+  type AttentionVariant,
   cacheInputs,
   decodeSizes,
   distinctShapes,
+  HEAD_SCALE_INPUT,
   SIGNALS,
   type Signal,
 } from './attention.ts';
@@ -42,7 +44,27 @@ export type AttentionFeed =
       readonly slots: number;
       readonly heads: readonly (readonly HeadView[])[];
     }
-  | { readonly kind: 'tile'; readonly shape: AttentionShape; readonly heads: readonly TileHeadView[] };
+  | {
+      readonly kind: 'tile';
+      readonly shape: AttentionShape;
+      readonly heads: readonly TileHeadView[];
+      /** [queryHeads] factor on each query head's output. */
+      readonly headScale?: Float32Array | null;
+    }
+  /** The layer has an attention block, which is left out. */
+  | { readonly kind: 'skip'; readonly shape: AttentionShape };
+
+/** What a run computes; blocks left out pass their rows on. */
+export interface RunParts {
+  /** The attention block of layer - 1, whose feed is `skip` otherwise. */
+  readonly attention: boolean;
+  /** The MLP of layer - 1. */
+  readonly mlp: boolean;
+  /** Query, key and value of `layer`, or the logits. */
+  readonly open: boolean;
+}
+
+export const ALL_PARTS: RunParts = { attention: true, mlp: true, open: true };
 
 export interface LayerRun {
   /** 0 opens the first layer, `numLayers` closes the last one and gives logits. */
@@ -56,6 +78,8 @@ export interface LayerRun {
   readonly rope: { readonly cos: Float32Array; readonly sin: Float32Array } | null;
   readonly attention: AttentionFeed;
   readonly signal: Signal;
+  /** Default: all. */
+  readonly parts?: RunParts;
 }
 
 export interface LayerResult {
@@ -71,6 +95,11 @@ const EMPTY = new Float32Array(0);
 
 function scalar(value: number): Tensor {
   return new Tensor('int64', BigInt64Array.of(BigInt(value)), []);
+}
+
+function partsTensor({ attention, mlp, open }: RunParts): Tensor {
+  const flags = [attention && mlp && open, attention, mlp, open];
+  return new Tensor('int64', BigInt64Array.from(flags, BigInt), [4]);
 }
 
 function matrix(data: Float32Array, rows: number): Tensor {
@@ -97,6 +126,11 @@ function runnerOf(session: InferenceSession): Runner {
   return handler;
 }
 
+function variantOf(feed: AttentionFeed): AttentionVariant {
+  if (feed.kind !== 'tile') return feed;
+  return feed.headScale == null ? { ...feed, slots: 1 } : { ...feed, kind: 'scaledTile' };
+}
+
 export class ModelSession {
   /** Numbers of slots that a decode run can have, ascending. */
   readonly decodeSizes: readonly number[];
@@ -108,6 +142,7 @@ export class ModelSession {
   /** One entry of zeros: what an empty decode slot attends to. */
   readonly #emptySlot: Tensor;
   readonly #scalars = new Map<number, Tensor>();
+  readonly #parts = new Map<RunParts, Tensor>();
 
   private constructor(session: InferenceSession, model: CompiledModel) {
     this.#session = session;
@@ -144,12 +179,18 @@ export class ModelSession {
     return tensor;
   }
 
+  #partsTensor(parts: RunParts): Tensor {
+    let tensor = this.#parts.get(parts);
+    if (tensor === undefined) this.#parts.set(parts, (tensor = partsTensor(parts)));
+    return tensor;
+  }
+
   #entries(data: Float32Array): Tensor {
     return new Tensor('float32', data, [data.length / this.#headDim, this.#headDim]);
   }
 
   #feedCaches(feeds: Record<string, Tensor>, attention: AttentionFeed, numRows: number): void {
-    if (attention.kind === 'none') return;
+    if (attention.kind === 'none' || attention.kind === 'skip') return;
     if (attention.kind === 'decode') {
       attention.heads.forEach((heads, slot) => {
         heads.forEach((view, j) => {
@@ -166,6 +207,10 @@ export class ModelSession {
       }
       return;
     }
+    if (attention.headScale != null) {
+      const { headScale } = attention;
+      feeds[HEAD_SCALE_INPUT] = new Tensor('float32', headScale, [headScale.length]);
+    }
     const masks = new Map<Float32Array, Tensor>();
     attention.heads.forEach((view, j) => {
       const names = cacheInputs(0, j);
@@ -181,14 +226,12 @@ export class ModelSession {
   async run(run: LayerRun): Promise<LayerResult> {
     const { layer, numRows, attention } = run;
     const shapes = this.#shapes;
-    const code =
-      attention.kind === 'none'
-        ? 0
-        : attentionCode(shapes, { ...attention, slots: attention.kind === 'decode' ? attention.slots : 1 });
+    const code = attentionCode(shapes, variantOf(attention));
     const feeds: Record<string, Tensor> = {
       layer: this.#scalar(layer),
       attention: this.#scalar(code),
       signals: this.#scalar(SIGNALS[run.signal]),
+      parts: this.#partsTensor(run.parts ?? ALL_PARTS),
       hidden: matrix(run.hidden, numRows),
     };
     if (run.projected !== null) feeds['projected'] = matrix(run.projected, numRows);
@@ -200,7 +243,7 @@ export class ModelSession {
     const { hidden, projected } = runOutputs(layer);
     // The run that opens layer 0 would only copy its hidden rows.
     const fetches: Record<string, null> = layer === 0 ? {} : { [hidden]: null };
-    if (layer < this.#numLayers) fetches[projected] = null;
+    if (layer < this.#numLayers && (run.parts ?? ALL_PARTS).open) fetches[projected] = null;
     if (run.signal !== 'none') fetches[SIGNAL_OUTPUT] = null;
     const results = await this.#runner.run(feeds, fetches, {});
     const data = (name: string): Float32Array => (results[name]?.data as Float32Array | undefined) ?? EMPTY;

@@ -99,7 +99,7 @@ describe.each(cases)('%s, layer %i', (name, layer) => {
   it.each([
     ['with entries before it', 20],
     ['at the start', 0],
-  ])('tile %s: lastQuery and columnSums of every head', async (_where, numBefore) => {
+  ])('tile %s: the signals of every head', async (_where, numBefore) => {
     const loaded = await model(dirOf.get(name)!);
     const shape = shapeOf(loaded);
     const { queryHeads, kvHeads, headDim } = shape;
@@ -137,12 +137,32 @@ describe.each(cases)('%s, layer %i', (name, layer) => {
         probabilities.flatMap((rows) => rows.at(-1)!),
       ),
     ).toBeLessThan(TOLERANCE);
+    const overRows = (reduce: (column: number[]) => number) =>
+      probabilities.flatMap((rows) => rows[0]!.map((_, entry) => reduce(rows.map((row) => row[entry]!))));
     const sums = await run(loaded, layer, numRows, { attention, signal: 'columnSums' });
-    const expected = probabilities.flatMap((rows) =>
-      rows[0]!.map((_, entry) => rows.reduce((sum, row) => sum + row[entry]!, 0)),
-    );
-    expect(maxDifference(sums.signal, expected)).toBeLessThan(TOLERANCE);
+    const expected = overRows((column) => column.reduce((a, b) => a + b, 0));
+    expect(maxDifference(sums.signal.subarray(0, expected.length), expected)).toBeLessThan(TOLERANCE);
     expect(maxDifference(sums.hidden, last.hidden)).toBe(0);
+    /** L1 norm of each query head's output, all rows together. */
+    const magnitudes = probabilities.map((rows, queryHead) => {
+      const { values } = heads[Math.floor(queryHead / group)]!;
+      const output = (row: number[], i: number) =>
+        row.reduce((sum, p, entry) => sum + p * values[entry * headDim + i]!, 0);
+      return rows.flatMap((row) => Array.from({ length: headDim }, (_, i) => Math.abs(output(row, i))));
+    });
+    expect(
+      maxDifference(
+        sums.signal.subarray(expected.length),
+        magnitudes.map((all) => all.reduce((a, b) => a + b, 0)),
+      ),
+    ).toBeLessThan(TOLERANCE * numRows * headDim);
+    const maxima = await run(loaded, layer, numRows, { attention, signal: 'columnMaxima' });
+    expect(
+      maxDifference(
+        maxima.signal,
+        overRows((column) => Math.max(...column)),
+      ),
+    ).toBeLessThan(TOLERANCE);
   });
 
   it('is empty when none is asked for, which changes nothing else', async () => {
