@@ -3,6 +3,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { AppError, type ErrorCode, errorMessage, invariant } from '../errors.ts';
 import { EventQueue } from './event-queue.ts';
+import { KnownStats } from './known-stats.ts';
 import type { FromWorker, ToWorker, WorkerOptions } from './messages.ts';
 import type { Precision } from '../graph/linear.ts';
 import type { Engine, EngineEvent, EngineStats, GenerationRequest, ModelInfo } from './protocol.ts';
@@ -18,6 +19,8 @@ export interface StartOptions {
   /** Bytes of them that the prefix cache may hold; null = half. */
   readonly prefixCacheMaxBytes: number | null;
   readonly maxRunning: number;
+  /** Folder with the DuoAttention pattern; null = the model's own, if it has one. */
+  readonly headPattern?: string | null;
   /** Short lines about loading and converting. */
   readonly onProgress?: (message: string) => void;
   /** Told when the engine's thread died, and that it is being restarted. */
@@ -47,6 +50,7 @@ function workerOptions(options: StartOptions): WorkerOptions {
     kvMaxBytes,
     prefixCacheMaxBytes: options.prefixCacheMaxBytes ?? Math.floor(kvMaxBytes * DEFAULT_PREFIX_SHARE),
     maxRunning: options.maxRunning,
+    headPattern: options.headPattern ?? null,
   };
 }
 
@@ -67,7 +71,7 @@ class EngineClient implements Engine {
   #closed = false;
   #numQueries = 0;
   #restartDelayMs = FIRST_RESTART_DELAY_MS;
-  #lastStats: EngineStats | null = null;
+  readonly #stats = new KnownStats();
 
   constructor(options: StartOptions) {
     this.#options = options;
@@ -76,6 +80,10 @@ class EngineClient implements Engine {
   get model(): ModelInfo {
     invariant(this.#model !== null, 'the engine has been started');
     return this.#model;
+  }
+
+  get lastStats(): EngineStats | null {
+    return this.#stats.last;
   }
 
   get isReady(): boolean {
@@ -126,12 +134,10 @@ class EngineClient implements Engine {
         this.#options.onProgress?.(message.message);
         break;
       case 'events':
-        for (const [id, event] of message.events) this.#requests.get(id)?.push(event);
+        this.#deliver(message.events);
         break;
       case 'stats':
-        this.#lastStats = message.stats;
-        this.#queries.get(message.query)?.resolve(message.stats);
-        this.#queries.delete(message.query);
+        this.#answer(message.query, this.#stats.note(message.stats));
         break;
       case 'ready':
       case 'failed':
@@ -140,8 +146,15 @@ class EngineClient implements Engine {
     }
   }
 
+  #deliver(events: Extract<FromWorker, { type: 'events' }>['events']): void {
+    const arrivedMs = performance.now();
+    for (const [id, event] of events)
+      this.#requests.get(id)?.push(event.type === 'token' ? { ...event, arrivedMs } : event);
+  }
+
   #crashed(error: Error): void {
     this.#worker = null;
+    this.#stats.carry();
     const message = 'the engine stopped unexpectedly and is being restarted';
     this.#endRequests('internal', message);
     this.#answerQueries();
@@ -160,11 +173,18 @@ class EngineClient implements Engine {
     this.#restartDelayMs = Math.min(2 * this.#restartDelayMs, MAX_RESTART_DELAY_MS);
   }
 
+  #answer(query: number | null, stats: EngineStats): void {
+    if (query === null) return;
+    this.#queries.get(query)?.resolve(stats);
+    this.#queries.delete(query);
+  }
+
   /** The thread will not answer: the last known state has to do. */
   #answerQueries(): void {
+    const { last } = this.#stats;
     for (const { resolve, reject } of this.#queries.values()) {
-      if (this.#lastStats === null) reject(this.#notReady());
-      else resolve(this.#lastStats);
+      if (last === null) reject(this.#notReady());
+      else resolve(last);
     }
     this.#queries.clear();
   }

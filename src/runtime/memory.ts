@@ -4,6 +4,7 @@ import { BytePool } from '../kv/byte-pool.ts';
 import { checkIntegrity } from '../kv/integrity.ts';
 import { PrefixCache } from '../kv/prefix-cache.ts';
 import { bytesFor, type KvShape, SequenceCache } from '../kv/sequence-cache.ts';
+import type { EngineStats } from './protocol.ts';
 import type { Sequence } from './sequence.ts';
 
 export interface MemoryOptions {
@@ -12,6 +13,11 @@ export interface MemoryOptions {
   /** Bytes of them that the prefix cache may hold. */
   readonly prefixCacheMaxBytes: number;
 }
+
+type MemoryState = Pick<
+  EngineStats,
+  'kvBytes' | 'kvBytesByKind' | 'prefixCacheBytes' | 'kvLimitBytes' | 'kvLimitTokens'
+>;
 
 /** The prefix cache gives way to running sequences; running sequences never give way here (preemption is the engine's). */
 export class Memory {
@@ -28,12 +34,17 @@ export class Memory {
   }
 
   /** Bytes of running sequences, of kept prefixes, and the limit of both together. */
-  get bytes(): { kvBytes: number; prefixCacheBytes: number; kvLimitBytes: number } {
+  get bytes(): MemoryState {
     const prefixCacheBytes = this.#prefix.bytes;
+    const kvBytes = this.#pool.usedBytes - prefixCacheBytes;
+    const kvLimitBytes = this.#pool.limitBytes;
+    const tokenBytes = bytesFor(this.#shape, this.#contextLength) / this.#contextLength;
     return {
-      kvBytes: this.#pool.usedBytes - prefixCacheBytes,
+      kvBytes,
+      kvBytesByKind: { dense: kvBytes, retrieval: 0, streaming: 0, pruned: 0 },
       prefixCacheBytes,
-      kvLimitBytes: this.#pool.limitBytes,
+      kvLimitBytes,
+      kvLimitTokens: Math.floor(kvLimitBytes / tokenBytes),
     };
   }
 

@@ -20,5 +20,6 @@ export type FromWorker =
   | { readonly type: 'failed'; readonly message: string }
   /** What happened in one turn, by request id, in order. */
   | { readonly type: 'events'; readonly events: readonly (readonly [id: string, event: EngineEvent])[] }
-  | { readonly type: 'stats'; readonly query: number; readonly stats: EngineStats }
+  /** The answer to a query, or unasked (null) while the engine runs. */
+  | { readonly type: 'stats'; readonly query: number | null; readonly stats: EngineStats }
   | { readonly type: 'closed' };

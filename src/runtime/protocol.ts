@@ -146,6 +146,8 @@ export type EngineEvent =
       readonly choice: number;
       readonly tokenId: number;
       readonly logprobs: TokenLogprobs | null;
+      /** When it came out of the engine's thread, in ms of this thread's clock; absent before it did. */
+      readonly arrivedMs?: number;
     }
   /** `stopTokenId` is the id that ended the choice (it was emitted as no `token`), or null. */
   | {
@@ -176,13 +178,25 @@ export interface ModelInfo {
   readonly shape: ModelShape;
 }
 
+/** What running sequences hold in heads that nothing prunes, in those of a split, and in those with evicted entries. */
+export interface KvBytesByKind {
+  readonly dense: number;
+  readonly retrieval: number;
+  readonly streaming: number;
+  readonly pruned: number;
+}
+
 /** State of the engine for `/ready`, logs, metrics and tests. Bytes are what the KV pool counts. */
 export interface EngineStats {
   readonly running: number;
   readonly waiting: number;
+  /** Of running sequences. */
   readonly kvBytes: number;
+  readonly kvBytesByKind: KvBytesByKind;
   readonly prefixCacheBytes: number;
   readonly kvLimitBytes: number;
+  /** Tokens of one unpruned sequence that the limit holds. */
+  readonly kvLimitTokens: number;
   readonly preemptions: number;
   readonly promptTokens: number;
   readonly cachedTokens: number;
@@ -203,5 +217,7 @@ export interface Engine {
   /** Ends one choice of a running request early (a stop string was found); its `finished` has reason `stop`. */
   stopChoice(requestId: string, choice: number): void;
   stats(): Promise<EngineStats>;
+  /** The newest state that is known without asking; totals never fall. Null before the engine told one. */
+  readonly lastStats: EngineStats | null;
   close(): Promise<void>;
 }

@@ -41,6 +41,17 @@ function handle(engine: InferenceEngine, message: ToWorker): void {
   wake();
 }
 
+/** Whoever scrapes must not wait for a turn to end, so the state is told unasked: this often, and before idling. */
+const STATS_PERIOD_MS = 20;
+let toldMs = 0;
+
+function tellStats(engine: InferenceEngine): void {
+  const nowMs = performance.now();
+  if (!engine.isIdle && nowMs - toldMs < STATS_PERIOD_MS) return;
+  toldMs = nowMs;
+  send({ type: 'stats', query: null, stats: engine.stats() });
+}
+
 async function run(engine: InferenceEngine): Promise<void> {
   while (!closing) {
     if (engine.isIdle) {
@@ -50,6 +61,7 @@ async function run(engine: InferenceEngine): Promise<void> {
       continue;
     }
     await engine.turn();
+    tellStats(engine);
     if (events.length > 0) send({ type: 'events', events: events.splice(0) });
     await nextTurn();
   }
@@ -78,6 +90,7 @@ async function start(): Promise<void> {
   port.on('message', (message: ToWorker) => {
     handle(engine, message);
   });
+  tellStats(engine);
   send({ type: 'ready', model: model.info });
   await run(engine);
 }

@@ -5,6 +5,7 @@ import type {
   EngineStats,
   GenerationRequest,
   ModelInfo,
+  PruningReport,
 } from '../../../src/runtime/protocol.ts';
 
 type Script = (
@@ -15,6 +16,7 @@ type Script = (
 export class ScriptedEngine implements Engine {
   readonly model: ModelInfo;
   isReady = true;
+  lastStats: EngineStats | null = null;
   readonly requests: GenerationRequest[] = [];
   /** Ids of requests that ended early: aborted, or their iterator left. */
   readonly cancelled: string[] = [];
@@ -22,11 +24,17 @@ export class ScriptedEngine implements Engine {
   numEvents = 0;
   readonly #script: Script;
 
-  constructor(script: Script, model: { contextLength?: number } = {}) {
+  constructor(
+    script: Script,
+    {
+      contextLength = 8192,
+      gates = null,
+    }: { contextLength?: number; gates?: ModelInfo['shape']['gates'] } = {},
+  ) {
     this.#script = script;
     const layer = { queryHeads: 8, kvHeads: 4, hasMlp: true };
-    const shape = { layers: Array.from({ length: 6 }, () => layer), gates: null };
-    this.model = { contextLength: 8192, vocabSize: 1536, shape, ...model };
+    const shape = { layers: Array.from({ length: 6 }, () => layer), gates };
+    this.model = { contextLength, vocabSize: 1536, shape };
   }
 
   async *generate(request: GenerationRequest, signal?: AbortSignal): AsyncGenerator<EngineEvent> {
@@ -70,13 +78,17 @@ export function finished(reason: 'stop' | 'length' = 'stop', choice = 0): Engine
   return { type: 'finished', choice, reason, stopTokenId: null };
 }
 
-export function done(request: GenerationRequest, completionTokens: number): EngineEvent {
+export function done(
+  request: GenerationRequest,
+  completionTokens: number,
+  pruning: PruningReport | null = null,
+): EngineEvent {
   const usage = { promptTokens: request.promptIds.length, cachedTokens: 0, completionTokens };
   return {
     type: 'done',
     usage,
     timings: { queueMs: 1, prefillMs: 20, ttftMs: 25, decodeMs: 100 },
-    pruning: null,
+    pruning,
   };
 }
 
