@@ -190,7 +190,10 @@ class LayerBuilder {
     return g.reshape(g.concat(normed, 1), [-1, (queryHeads + kvHeads) * headDim]);
   }
 
-  /** Both outputs of a run: hidden rows (logits at the end) and projected rows, null where there are none. */
+  /**
+   * Both outputs of a run: hidden rows and projected rows, null where there are none; of the last run logits and hidden
+   * rows.
+   */
   run(layer: number, attention: string): [string, string | null] {
     const { config, layers } = this.#architecture;
     const isLast = layer === layers.length;
@@ -204,13 +207,16 @@ class LayerBuilder {
     if (normed === null) return [hidden, null];
     if (!isLast) return [hidden, this.#open(layer, normed)];
     const head = this.#sources.linears.load(this.#graph, [headTensor(config)]);
-    return [head.apply(this.#graph, this.#prepare(normed)), null];
+    return [head.apply(this.#graph, this.#prepare(normed)), hidden];
   }
 }
 
 export const SIGNAL_OUTPUT = 'signal';
 
-/** Names of a run's outputs: hidden rows (logits in the last run) and query, key and value rows. */
+/**
+ * Names of a run's outputs: hidden rows and query, key and value rows. In the last run logits stand in the place of the
+ * first and hidden rows in the place of the second.
+ */
 export function runOutputs(layer: number) {
   return { hidden: `run${layer}.hidden`, projected: `run${layer}.projected` };
 }

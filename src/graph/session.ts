@@ -83,7 +83,7 @@ export interface LayerRun {
 }
 
 export interface LayerResult {
-  /** [numRows, hiddenSize], or [numRows, vocabSize] logits in the last run. */
+  /** [numRows, hiddenSize], or [numRows, vocabSize] logits in the last run, unless its `parts` leave them out. */
   readonly hidden: Float32Array;
   /** Query, key and value rows, [numRows, (queryHeads + 2 kvHeads) * headDim]; empty without attention. */
   readonly projected: Float32Array;
@@ -241,15 +241,18 @@ export class ModelSession {
     }
     this.#feedCaches(feeds, attention, numRows);
     const { hidden, projected } = runOutputs(layer);
+    const isLast = layer === this.#numLayers;
+    const { open } = run.parts ?? ALL_PARTS;
+    const rows = isLast && !open ? projected : hidden;
     // The run that opens layer 0 would only copy its hidden rows.
-    const fetches: Record<string, null> = layer === 0 ? {} : { [hidden]: null };
-    if (layer < this.#numLayers && (run.parts ?? ALL_PARTS).open) fetches[projected] = null;
+    const fetches: Record<string, null> = layer === 0 ? {} : { [rows]: null };
+    if (!isLast && open) fetches[projected] = null;
     if (run.signal !== 'none') fetches[SIGNAL_OUTPUT] = null;
     const results = await this.#runner.run(feeds, fetches, {});
     const data = (name: string): Float32Array => (results[name]?.data as Float32Array | undefined) ?? EMPTY;
     return {
-      hidden: layer === 0 ? run.hidden : data(hidden),
-      projected: data(projected),
+      hidden: layer === 0 ? run.hidden : data(rows),
+      projected: isLast ? EMPTY : data(projected),
       signal: data(SIGNAL_OUTPUT),
     };
   }
