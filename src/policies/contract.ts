@@ -56,8 +56,8 @@ export interface TokenPolicy {
   readonly observes: 'last' | 'all' | 'none';
   /** Each decode step selects anew among all tokens, and pruned ones are computed again when they are needed. */
   readonly revives: boolean;
-  /** How many of `numAlive` tokens enter layer `layer + 1`; null = no cut after this layer. */
-  budget(layer: number, numAlive: number): number | null;
+  /** How many of `numAlive` tokens enter layer `layer + 1`, `numSeen` entered layer 0; null = no cut after this layer. */
+  budget(layer: number, numAlive: number, numSeen: number): number | null;
   /** Ascending indices of at most `budget` alive tokens; contains the last one. */
   select(tokens: AliveTokens, budget: number): Int32Array;
   /** Query heads that fall silent in deeper layers, too. */

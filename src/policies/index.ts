@@ -13,8 +13,26 @@ import {
   type TokenPolicy,
 } from './contract.ts';
 import { duoAttention } from './kv/duo-attention.ts';
+import { expectedAttention } from './kv/expected-attention.ts';
+import { h2o } from './kv/h2o.ts';
+import { keyDiff } from './kv/key-diff.ts';
+import { keyNorm } from './kv/key-norm.ts';
+import { kvzip } from './kv/kvzip.ts';
+import { longheads } from './kv/longheads.ts';
+import { pyramidkv } from './kv/pyramidkv.ts';
+import { quest } from './kv/quest.ts';
+import { randomEntries } from './kv/random.ts';
 import { snapkv } from './kv/snapkv.ts';
+import { streamingLlm } from './kv/streaming-llm.ts';
+import { tova } from './kv/tova.ts';
+import { attentionDrop } from './layers/attention-drop.ts';
+import { finercut } from './layers/finercut.ts';
+import { headMask } from './layers/head-mask.ts';
+import { refuse } from './option-checks.ts';
+import { ftp } from './tokens/ftp.ts';
 import { lazyllm } from './tokens/lazyllm.ts';
+import { randomTokens } from './tokens/random.ts';
+import { spatten } from './tokens/spatten.ts';
 
 export * from './contract.ts';
 
@@ -23,7 +41,29 @@ type AnyModule = { [F in Family]: PolicyModule<F> }[Family];
 /** Options are checked by the module's own schema before its `create` sees them. */
 const asAny = (module: unknown): AnyModule => module as AnyModule;
 
-export const MODULES: readonly AnyModule[] = [lazyllm, duoAttention, snapkv].map(asAny);
+/** In the order of the table of policies. */
+export const MODULES: readonly AnyModule[] = [
+  lazyllm,
+  spatten,
+  ftp,
+  randomTokens,
+  duoAttention,
+  streamingLlm,
+  h2o,
+  tova,
+  snapkv,
+  pyramidkv,
+  expectedAttention,
+  keyNorm,
+  keyDiff,
+  kvzip,
+  randomEntries,
+  quest,
+  longheads,
+  attentionDrop,
+  finercut,
+  headMask,
+].map(asAny);
 
 /** One policy with its options, as parsed; plain data, so that it crosses threads. */
 export interface ChosenPolicy {
@@ -49,10 +89,6 @@ export interface ActivePolicies {
 }
 
 const NO_PRESET = 'none';
-
-function refuse(message: string, param: string): never {
-  throw new AppError('invalid_request', `${param}: ${message}`, { param });
-}
 
 function modulesOf(family: Family): readonly AnyModule[] {
   return MODULES.filter((module) => module.family === family);

@@ -19,10 +19,26 @@ export function keptEntries({ keep, maxEntries }: Budget, numSeen: number): numb
 
 /** Ascending indices of the `count` highest scores; equal scores: lower index first. */
 export function topIndices(scores: ArrayLike<number>, count: number): Int32Array {
-  const order = Int32Array.from({ length: scores.length }, (_, i) => i);
-  if (count >= scores.length) return order;
-  order.sort((a, b) => (scores[b] ?? 0) - (scores[a] ?? 0) || a - b);
-  return order.slice(0, Math.max(0, count)).sort();
+  if (count >= scores.length) return Int32Array.from({ length: scores.length }, (_, i) => i);
+  if (count <= 0) return new Int32Array(0);
+  // Sorting numbers without indices takes a tenth of the time.
+  const values = Float64Array.from(scores);
+  const threshold = values.slice().sort()[values.length - count] ?? 0;
+  const numAbove = values.reduce((sum, value) => sum + Number(value > threshold), 0);
+  let numEqual = count - numAbove;
+  const chosen = new Int32Array(count);
+  let next = 0;
+  values.forEach((value, i) => {
+    if (value > threshold || (value === threshold && numEqual-- > 0)) chosen[next++] = i;
+  });
+  return chosen;
+}
+
+/** As {@link topIndices}, the last token among them: it is the query, and stays whatever it thinks of itself. */
+export function topTokens(importance: ArrayLike<number>, count: number): Int32Array {
+  const scores = Float64Array.from(importance);
+  scores[scores.length - 1] = Infinity;
+  return topIndices(scores, count);
 }
 
 /** Ascending indices of the protected entries and the best of the others, `budget` in all. */

@@ -1,14 +1,27 @@
 /** SnapKV (arXiv 2404.14469): keeps what the last rows of the prompt attended to, with some neighbourhood. */
 import { z } from 'zod';
 import { definePolicy, type HeadEntries } from '../contract.ts';
-import { checkBudget, evictionOptions, toBudget } from '../eviction-options.ts';
+import { checkBudget, evicting, evictionOptions } from '../budget-options.ts';
 import { meanOverRows, topEntries } from '../selection.ts';
+
+export const windowOption = z
+  .int()
+  .min(1)
+  .default(32)
+  .describe('last rows of the prompt whose attention counts; they are kept, too');
+
+export const kernelOption = z
+  .int()
+  .min(1)
+  .refine((kernel) => kernel % 2 === 1, 'expected an odd number')
+  .default(5)
+  .describe('entries over which scores are averaged; odd');
 
 const options = z
   .strictObject({
     ...evictionOptions({ sink: 0, interval: null }),
-    observation_window: z.int().min(1).default(32).describe('last rows of the prompt whose attention counts'),
-    kernel: z.int().min(1).default(5).describe('entries over which scores are averaged; odd'),
+    observation_window: windowOption,
+    kernel: kernelOption,
   })
   .superRefine(checkBudget);
 
@@ -42,15 +55,11 @@ export const snapkv = definePolicy({
     { policy: 'snapkv', max_entries: 64, observation_window: 16, kernel: 7, interval: 16 },
   ],
   needs: ['observed-attention'],
-  create: ({ observation_window: window, kernel, sink, recent, interval, ...budget }) => ({
-    kind: 'evict',
-    budget: toBudget(budget),
-    sink,
-    recent: Math.max(recent, window),
-    interval,
-    observes: 'window',
-    window,
-    needsQueries: false,
-    select: (entries, count) => topEntries(windowScores(entries, kernel), count, entries),
-  }),
+  create: ({ observation_window: window, kernel, ...fields }) =>
+    evicting(fields, {
+      recent: Math.max(fields.recent, window),
+      observes: 'window',
+      window,
+      select: (entries, count) => topEntries(windowScores(entries, kernel), count, entries),
+    }),
 });
