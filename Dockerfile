@@ -24,6 +24,7 @@ WORKDIR /app
 COPY --from=build /app/node_modules node_modules
 COPY --from=build /app/dist dist
 COPY package.json LICENSE ./
+COPY config config
 COPY models models
 # The number of `node`: orchestrators can tell that it is not root.
 USER 1000:1000

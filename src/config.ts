@@ -28,6 +28,20 @@ function bytes(minimum: number) {
     });
 }
 
+/** The setting that leaves nothing out; no preset may be called so. */
+export const NO_PRUNING = 'none';
+
+/** Safe in headers, logs and labels of metrics. */
+const PRESET_NAME = /^[A-Za-z0-9][\w.-]{0,63}$/;
+
+/** A named value of the `pruning` field; what is in it is checked against the model. */
+export const presetSchema = z.strictObject({
+  summary: z.string().default(''),
+  pruning: z.record(z.string(), z.unknown()),
+});
+
+const DEFAULT_EXPECTED = "expected a preset's name or an object";
+
 const milliseconds = (minimum: number) =>
   z
     .int()
@@ -82,6 +96,49 @@ const configSchema = z.strictObject({
   shutdown: z
     .strictObject({ timeout_ms: milliseconds(0).default(30_000).describe('time for running work to end') })
     .prefault({}),
+  pruning: z
+    .strictObject({
+      default: z
+        .union(
+          [z.string().regex(PRESET_NAME, DEFAULT_EXPECTED), presetSchema.shape.pruning],
+          DEFAULT_EXPECTED,
+        )
+        .default(NO_PRUNING)
+        .describe('what requests leave out that do not say: a preset, or an object as in requests'),
+      presets: z
+        .record(
+          z
+            .string()
+            .regex(PRESET_NAME, 'expected a name of up to 64 letters, digits and "._-"')
+            .refine((name) => name !== NO_PRUNING, `expected another name than "${NO_PRUNING}"`),
+          presetSchema,
+        )
+        .default({})
+        .describe('presets of your own: {"<name>": {"summary": "...", "pruning": {...}}}'),
+    })
+    .prefault({}),
+  policies: z
+    .strictObject({
+      duo_attention: z
+        .strictObject({
+          pattern: z
+            .string()
+            .min(1)
+            .nullable()
+            .default(null)
+            .describe('folder with the DuoAttention pattern (default: duo-attention in the model folder)'),
+        })
+        .prefault({}),
+    })
+    .prefault({}),
+  metrics: z
+    .strictObject({
+      compat: z
+        .array(z.enum(['vllm']))
+        .default([])
+        .describe('servers whose names of metrics are shown as well: "vllm"'),
+    })
+    .prefault({}),
   log: z
     .strictObject({
       level: z
@@ -104,8 +161,11 @@ export interface ConfigKey {
   readonly flag: string;
   readonly variable: string;
   readonly description: string;
-  /** How text from a flag or variable is read: as it stands, or as the number, boolean or null that it spells. */
-  readonly kind: 'text' | 'boolean' | 'value';
+  /**
+   * How text from a flag or variable is read: as it stands, as the number, boolean or null that it spells, as the
+   * JSON object that it begins, or as items between commas.
+   */
+  readonly kind: 'text' | 'boolean' | 'value' | 'json' | 'list';
 }
 
 function leaves(shape: z.ZodRawShape, prefix: readonly string[] = []): ConfigKey[] {
@@ -119,9 +179,16 @@ function leaves(shape: z.ZodRawShape, prefix: readonly string[] = []): ConfigKey
       flag: joined.replaceAll('_', '-'),
       variable: `COPPICE_${joined.toUpperCase()}`,
       description: (field as z.ZodType).description ?? '',
-      kind: inner instanceof z.ZodString ? 'text' : inner instanceof z.ZodBoolean ? 'boolean' : 'value',
+      kind: kindOf(inner),
     };
   });
+}
+
+function kindOf(field: z.core.$ZodType): ConfigKey['kind'] {
+  if (field instanceof z.ZodString) return 'text';
+  if (field instanceof z.ZodBoolean) return 'boolean';
+  if (field instanceof z.ZodArray) return 'list';
+  return field instanceof z.ZodUnion || field instanceof z.ZodRecord ? 'json' : 'value';
 }
 
 function unwrap(field: z.core.$ZodType): z.core.$ZodType {
@@ -159,7 +226,7 @@ export function loadConfig(sources: ConfigSources = {}): Config {
   const parsed = configSchema.safeParse(merged, { reportInput: true });
   if (parsed.success) return deepFreeze(parsed.data);
   const { path, message } = firstMistake(parsed.error);
-  const origin = origins.get(path) ?? file ?? 'default';
+  const origin = origins.get(path.replace(/\[\d+\]$/, '')) ?? file ?? 'default';
   throw new AppError('startup', `configuration key ${path}: ${message} (${origin})`, { param: path });
 }
 
@@ -200,12 +267,22 @@ function mergeEnvironment(
   }
 }
 
-/** What is no number, boolean or null stays text, for the schema to judge. */
+/** What is no number, boolean, null or object stays text, for the schema to judge. */
 function fromText(key: ConfigKey, value: string | boolean): unknown {
   if (typeof value === 'boolean' || key.kind === 'text') return value;
+  if (key.kind === 'list') return value.split(',').map((item) => item.trim());
+  if (key.kind === 'json') return value.trimStart().startsWith('{') ? parseObject(value) : value;
   if (/^-?\d+(\.\d+)?$/.test(value)) return Number(value);
   const words: Readonly<Record<string, unknown>> = { true: true, false: false, null: null };
   return Object.hasOwn(words, value) ? words[value] : value;
+}
+
+function parseObject(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
 }
 
 /** A value in the way of a nested key is left for the schema to refuse. */

@@ -1,19 +1,29 @@
 /** `coppice generate`: one prompt on the command line, its completion on standard output. */
 import { text } from 'node:stream/consumers';
 import type { Command } from 'commander';
-import { AppError } from '../errors.ts';
+import { AppError, errorMessage } from '../errors.ts';
 import { encodeChat } from '../text/encode-chat.ts';
 import { generate } from '../server/generation.ts';
 import { ClientGoneError } from '../server/generation-job.ts';
+import type { GenerationEvent, GenerationJob } from '../server/generation-job.ts';
 import { createJob } from '../server/job.ts';
 import type { LoadedModel } from '../server/model.ts';
+import { choosePruning } from '../server/pruning.ts';
+import { pruningObject } from '../server/pruning-report.ts';
 import { chatCompletionBody } from '../server/schemas/bodies.ts';
 import { usageObject, timingsObject } from '../server/usage.ts';
 import { firstMistake } from '../validation.ts';
 import { findModel, loadModel } from './load.ts';
 import { addConfigOptions, readConfig } from './options.ts';
 
-const CONFIG_PATHS = ['model', 'precision', 'threads', 'cache_dir', 'kv.max_bytes'];
+const CONFIG_PATHS = [
+  'model',
+  'precision',
+  'threads',
+  'cache_dir',
+  'kv.max_bytes',
+  'policies.duo_attention.pattern',
+];
 
 /** Flags that are request fields; their values are checked by the request's own schema. */
 const FIELDS: Readonly<Record<string, string>> = {
@@ -30,7 +40,8 @@ export function addGenerateCommand(program: Command): void {
     .command('generate')
     .description('complete one prompt')
     .argument('<prompt>', 'the prompt, or - to read it from standard input')
-    .option('--raw', 'continue the prompt as it stands, without the chat template');
+    .option('--raw', 'continue the prompt as it stands, without the chat template')
+    .option('--pruning <preset or JSON>', 'what to leave out: a preset, or an object as in requests');
   for (const [field, description] of Object.entries(FIELDS)) {
     command.option(`--${field.replaceAll('_', '-')} <number>`, description);
   }
@@ -43,9 +54,10 @@ async function run(command: Command, argument: string): Promise<void> {
   const modelDir = await findModel(config);
   const prompt = argument === '-' ? await text(process.stdin) : argument;
   const fields = readFields(options, prompt);
+  const pruning = readPruning(options.pruning);
   const model = await loadModel(config, modelDir);
   try {
-    await complete(model, fields, prompt, options.raw === true);
+    await complete(model, { fields, pruning, prompt, isRaw: options.raw === true });
   } catch (error) {
     if (!(error instanceof ClientGoneError)) throw error;
   } finally {
@@ -68,7 +80,27 @@ function readFields(options: Record<string, string | boolean | undefined>, promp
   throw new AppError('startup', `--${path.replaceAll('_', '-')}: ${message}`);
 }
 
-async function complete(model: LoadedModel, fields: Fields, prompt: string, isRaw: boolean): Promise<void> {
+/** A name, or the object that the text holds. @throws AppError `startup` naming the flag */
+function readPruning(value: string | boolean | undefined): unknown {
+  if (typeof value !== 'string' || !value.trimStart().startsWith('{')) return value;
+  try {
+    return JSON.parse(value);
+  } catch (error) {
+    throw new AppError(
+      'startup',
+      `--pruning: expected a preset's name or valid JSON: ${errorMessage(error)}`,
+    );
+  }
+}
+
+interface Task {
+  readonly fields: Fields;
+  readonly pruning: unknown;
+  readonly prompt: string;
+  readonly isRaw: boolean;
+}
+
+async function complete(model: LoadedModel, { fields, pruning, prompt, isRaw }: Task): Promise<void> {
   const usesTemplate = !isRaw && model.template.available;
   const job = createJob(fields, model, {
     idPrefix: 'generate-',
@@ -83,6 +115,7 @@ async function complete(model: LoadedModel, fields: Fields, prompt: string, isRa
     defaultMaxTokens: model.defaults.maxTokens ?? Number.POSITIVE_INFINITY,
     logprobs: null,
     promptLogprobs: null,
+    pruning: choosePruning(model, { field: pruning, param: '--pruning' }),
   });
   const abort = new AbortController();
   // A reader such as `head` has seen enough.
@@ -91,14 +124,19 @@ async function complete(model: LoadedModel, fields: Fields, prompt: string, isRa
   });
   for await (const event of generate(model, job, abort.signal)) {
     if (event.type === 'delta') process.stdout.write(event.text);
-    if (event.type !== 'end') continue;
-    const usage = usageObject(event.usage);
-    const timings = timingsObject(event.timings, event.usage);
-    process.stdout.write('\n');
-    process.stderr.write(
-      `${usage.prompt_tokens} prompt tokens (${usage.prompt_tokens_details.cached_tokens} cached), ` +
-        `first token after ${timings.ttft_ms} ms; ` +
-        `${usage.completion_tokens} completion tokens, ${timings.tokens_per_second} tokens/s\n`,
-    );
+    if (event.type === 'end') report(job, event);
   }
+}
+
+function report(job: GenerationJob, end: Extract<GenerationEvent, { type: 'end' }>): void {
+  const usage = usageObject(end.usage);
+  const timings = timingsObject(end.timings, end.usage);
+  process.stdout.write('\n');
+  process.stderr.write(
+    `${usage.prompt_tokens} prompt tokens (${usage.prompt_tokens_details.cached_tokens} cached), ` +
+      `first token after ${timings.ttft_ms} ms; ` +
+      `${usage.completion_tokens} completion tokens, ${timings.tokens_per_second} tokens/s\n`,
+  );
+  if (job.pruning === null) return;
+  process.stderr.write(`pruning: ${JSON.stringify(pruningObject(job.pruning, end.pruning))}\n`);
 }

@@ -4,6 +4,7 @@ import { resolveModel } from '../hub/index.ts';
 import { startEngine } from '../runtime/engine-client.ts';
 import { modelId, readModel } from '../server/model.ts';
 import type { LoadedModel } from '../server/model.ts';
+import { pruningSettings, readPresets } from '../server/presets.ts';
 import { DEMO_MODEL, cacheFolder } from './options.ts';
 
 /** Finds the model's folder. Asks no network. @throws AppError `startup` */
@@ -18,13 +19,14 @@ function showProgress(message: string): void {
   else stderr.write(`\r\x1b[K${message}${message.endsWith('100 %') ? '\n' : ''}`);
 }
 
-/** @throws AppError `startup` naming the file that cannot be used */
+/** @throws AppError `startup` naming the file or the configuration key that cannot be used */
 export async function loadModel(
   config: Config,
   modelDir: string,
   listeners: { onCrash?: (error: Error) => void } = {},
 ): Promise<LoadedModel> {
   const model = readModel(modelDir, modelId(config.model ?? DEMO_MODEL, modelDir));
+  const presets = readPresets(config.pruning);
   const engine = await startEngine({
     modelDir,
     precision: config.precision,
@@ -33,8 +35,14 @@ export async function loadModel(
     kvMaxBytes: config.kv.max_bytes,
     prefixCacheMaxBytes: config.prefix_cache.max_bytes,
     maxRunning: config.queue.max_running,
+    headPattern: config.policies.duo_attention.pattern,
     onProgress: showProgress,
     ...listeners,
   });
-  return { ...model, engine };
+  try {
+    return { ...model, engine, pruning: pruningSettings(presets, config.pruning, engine.model.shape) };
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
 }

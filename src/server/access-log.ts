@@ -7,6 +7,8 @@ import type { AppEnv } from './context.ts';
 /** What routes add to a request's log line; absent fields stay out of the line. */
 export interface RequestRecord {
   model?: string;
+  /** The preset, or names of policies joined by `+`. */
+  policy?: string;
   usage?: Usage;
   timings?: Timings;
   finishReasons?: readonly string[];
@@ -39,6 +41,7 @@ export function accessLog(logger: Logger): MiddlewareHandler<AppEnv> {
 
 function summary({
   model,
+  policy,
   usage,
   timings,
   finishReasons,
@@ -49,6 +52,7 @@ function summary({
 }: RequestRecord) {
   return {
     ...(model !== undefined && { model }),
+    ...(policy !== undefined && { policy }),
     ...(usage && {
       tokensIn: usage.promptTokens,
       tokensCached: usage.cachedTokens,

@@ -9,6 +9,7 @@ import { chatCompletions } from './routes/chat-completions.ts';
 import { completions } from './routes/completions.ts';
 import { health, ready } from './routes/health.ts';
 import { getModel, listModels } from './routes/models.ts';
+import { listPolicies } from './routes/policies.ts';
 import { detokenize, tokenize } from './routes/tokenize.ts';
 
 interface Route {
@@ -23,6 +24,7 @@ function routes(context: ServerContext): Route[] {
     { method: 'POST', path: '/v1/completions', handle: completions(context) },
     { method: 'GET', path: '/v1/models', handle: listModels(context) },
     { method: 'GET', path: '/v1/models/:id{.+}', handle: getModel(context) },
+    { method: 'GET', path: '/v1/policies', handle: listPolicies(context) },
     { method: 'POST', path: '/tokenize', handle: tokenize(context) },
     { method: 'POST', path: '/detokenize', handle: detokenize(context) },
     { method: 'GET', path: '/health', handle: health },

@@ -1,6 +1,13 @@
 /** What a route asks of the generation module, and the events it hears back. */
-import type { FinishReason, SamplingParams, Timings, TokenLogprobs, Usage } from '../runtime/protocol.ts';
 import type { PruningChoice } from '../policies/index.ts';
+import type {
+  FinishReason,
+  PruningReport,
+  SamplingParams,
+  Timings,
+  TokenLogprobs,
+  Usage,
+} from '../runtime/protocol.ts';
 import type { Released } from './choice-text.ts';
 
 export interface GenerationJob {
@@ -18,6 +25,7 @@ export interface GenerationJob {
   readonly reportProgress: boolean;
   /** Time from now on until the job fails with `timeout`; null = none. */
   readonly maxTimeMs: number | null;
+  /** Null = nothing was asked. */
   readonly pruning: PruningChoice | null;
 }
 
@@ -41,7 +49,12 @@ export type GenerationEvent =
       readonly reason: FinishReason;
       readonly isLast: boolean;
     }
-  | { readonly type: 'end'; readonly usage: Usage; readonly timings: Timings };
+  | {
+      readonly type: 'end';
+      readonly usage: Usage;
+      readonly timings: Timings;
+      readonly pruning: PruningReport | null;
+    };
 
 /** The client left: nobody reads a reply. */
 export class ClientGoneError extends Error {

@@ -5,6 +5,7 @@ import { ChoiceText } from './choice-text.ts';
 import type { Released } from './choice-text.ts';
 import type { GenerationEvent, GenerationJob, PromptLogprobs } from './generation-job.ts';
 import type { LoadedModel } from './model.ts';
+import { sumPruning } from './pruning-report.ts';
 import { sumTimings, sumUsage } from './usage.ts';
 
 type Of<T extends EngineEvent['type']> = Extract<EngineEvent, { type: T }>;
@@ -78,6 +79,7 @@ export class GenerationRun {
       type: 'end',
       usage: { ...usage, completionTokens: usage.completionTokens - numDropped },
       timings: sumTimings(done.map((event) => event.timings)),
+      pruning: sumPruning(done.map((event) => event.pruning)),
     };
   }
 

@@ -1,6 +1,7 @@
 /** A validated body as a generation job: defaults filled in, sizes and ids checked against the model. */
 import { randomUUID } from 'node:crypto';
 import { AppError } from '../errors.ts';
+import type { PruningChoice } from '../policies/index.ts';
 import type { SamplingParams } from '../runtime/protocol.ts';
 import type { GenerationJob } from './generation-job.ts';
 import type { LoadedModel } from './model.ts';
@@ -19,6 +20,7 @@ export interface JobOptions {
   readonly defaultMaxTokens: number;
   readonly logprobs: number | null;
   readonly promptLogprobs: number | null;
+  readonly pruning: PruningChoice | null;
 }
 
 /** @throws AppError `model_not_found` */
@@ -72,7 +74,7 @@ export function createJob(fields: SamplingFields, model: LoadedModel, options: J
     cachePrompt: fields.cache_prompt ?? true,
     reportProgress: fields.return_progress ?? false,
     maxTimeMs: fields.max_time_ms ?? null,
-    pruning: null,
+    pruning: options.pruning,
   };
 }
 

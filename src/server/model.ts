@@ -6,6 +6,7 @@ import type { Engine } from '../runtime/protocol.ts';
 import { ChatTemplate } from '../text/chat-template.ts';
 import { readModelJson } from '../text/model-file.ts';
 import { Tokenizer } from '../text/tokenizer.ts';
+import type { PruningSettings } from './presets.ts';
 
 /** What a field means when the client leaves it out. */
 interface SamplingDefaults {
@@ -28,6 +29,7 @@ export interface LoadedModel {
   readonly template: ChatTemplate;
   readonly endOfSequenceIds: readonly number[];
   readonly defaults: SamplingDefaults;
+  readonly pruning: PruningSettings;
 }
 
 const tokenIds = z
@@ -45,8 +47,11 @@ const generationConfigSchema = z.object({
   max_new_tokens: z.int().min(1).nullish(),
 });
 
-/** All but the engine, which takes longer to start. @throws AppError `startup` naming the file. */
-export function readModel(modelDir: string, id: string): Omit<LoadedModel, 'engine'> {
+/**
+ * All but the engine, which takes longer to start, and what depends on it.
+ * @throws AppError `startup` naming the file.
+ */
+export function readModel(modelDir: string, id: string): Omit<LoadedModel, 'engine' | 'pruning'> {
   const generation = readModelJson(modelDir, 'generation_config.json', generationConfigSchema) ?? {};
   const config = readModelJson(modelDir, 'config.json', z.object({ eos_token_id: tokenIds }));
   return {

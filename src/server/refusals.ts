@@ -4,8 +4,6 @@ import { describe } from '../validation.ts';
 import type { ChatMessageInput } from './schemas/chat-messages.ts';
 import type { RefusedFields, SamplingFields } from './schemas/fields.ts';
 
-export const PRUNING_HEADER = 'x-coppice-pruning';
-
 /** Per field: whether a value (never null or absent) asks for nothing, and what is valid instead. */
 const REFUSED: Readonly<Record<keyof RefusedFields, { isOff: (value: unknown) => boolean; valid: string }>> =
   {
@@ -88,41 +86,12 @@ function refuseAssistant(message: ChatMessageInput & { role: 'assistant' }, wher
   }
 }
 
-const FAMILIES: ReadonlySet<string> = new Set(['tokens', 'kv', 'visual', 'layers']);
-
-/** The reply's `pruning` object; null when nothing was asked. No policy exists yet: only "none" is valid. */
-export function readPruning(fields: SamplingFields, header: string | undefined): { preset: 'none' } | null {
-  const fromBody = fields.pruning ?? undefined;
-  if (fromBody === undefined && header !== undefined && header !== 'none') {
-    throw new AppError('invalid_request', `${PRUNING_HEADER}: expected "none", got ${describe(header)}`, {
-      param: PRUNING_HEADER,
-    });
-  }
-  const { speculative } = fields;
-  if (speculative !== undefined && speculative !== null && speculative !== false) {
-    throw new AppError(
-      'invalid_request',
-      `speculative: expected false (no drafter is available), got ${describe(speculative)}`,
-      {
-        param: 'speculative',
-      },
-    );
-  }
-  const asked = fromBody ?? header;
-  if (asked === undefined) return null;
-  if (asked === 'none') return { preset: 'none' };
+/** @throws AppError `invalid_request` for any drafter: there is none yet. */
+export function refuseSpeculative({ speculative }: SamplingFields): void {
+  if (speculative === undefined || speculative === null || speculative === false) return;
   throw new AppError(
     'invalid_request',
-    `pruning: expected "none" (no policy is available), got ${describe(asked)}`,
-    {
-      param: pruningParam(asked),
-    },
+    `speculative: expected false (no drafter is available), got ${describe(speculative)}`,
+    { param: 'speculative' },
   );
-}
-
-function pruningParam(asked: unknown): string {
-  if (typeof asked !== 'object' || asked === null || Array.isArray(asked)) return 'pruning';
-  const family = Object.keys(asked).find((name) => !FAMILIES.has(name)) ?? Object.keys(asked)[0];
-  if (family === undefined) return 'pruning';
-  return FAMILIES.has(family) ? `pruning.${family}.policy` : `pruning.${family}`;
 }

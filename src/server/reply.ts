@@ -1,6 +1,7 @@
 /** A generation job's reply, streamed or whole, for any route that can say what its choices look like. */
-import type { FinishReason, Timings, Usage } from '../runtime/protocol.ts';
 import { invariant } from '../errors.ts';
+import { policyLabel } from '../policies/index.ts';
+import type { FinishReason } from '../runtime/protocol.ts';
 import type { RequestRecord } from './access-log.ts';
 import type { GeneratedToken } from './choice-text.ts';
 import type { AppContext, ServerContext } from './context.ts';
@@ -9,6 +10,7 @@ import { generate } from './generation.ts';
 import { ClientGoneError } from './generation-job.ts';
 import type { GenerationEvent, GenerationJob, PromptLogprobs } from './generation-job.ts';
 import type { LoadedModel } from './model.ts';
+import { pruningObject } from './pruning-report.ts';
 import { streamEvents } from './sse.ts';
 import { timingsObject, usageObject } from './usage.ts';
 
@@ -39,14 +41,13 @@ export interface ReplyOptions {
   readonly shape: ReplyShape;
   readonly isStreamed: boolean;
   readonly includeUsage: boolean;
-  /** The reply's `pruning` object, or null. */
-  readonly pruning: object | null;
 }
 
 export async function reply(c: AppContext, context: ServerContext, options: ReplyOptions): Promise<Response> {
   const { model, job } = options;
   const record = c.get('record');
   record.model = model.id;
+  record.policy = policyLabel(job.pruning);
   const logsText = context.config.log.prompts;
   if (logsText)
     record.prompt = job.prompts
@@ -96,8 +97,12 @@ async function* observe(
   }
 }
 
-function totals({ usage, timings }: { usage: Usage; timings: Timings }, { pruning }: ReplyOptions): object {
-  return { ...(pruning && { pruning }), timings: timingsObject(timings, usage) };
+/** `pruning` is absent unless something was asked or is left out by default. */
+function totals({ usage, timings, pruning: report }: Of<'end'>, { job }: ReplyOptions): object {
+  return {
+    ...(job.pruning && { pruning: pruningObject(job.pruning, report) }),
+    timings: timingsObject(timings, usage),
+  };
 }
 
 async function collect(

@@ -105,6 +105,19 @@ describe('mistakes: one line, exit code 1, no stack trace', () => {
     [['generate', '--temperature', '9', 'x'], /--temperature: .*got 9/],
     [['generate', '--max-tokens', 'many', 'x'], /--max-tokens/],
     [['generate', '--max-tokens', '9000', 'x'], /8192.*got 90\d\d/],
+    [['generate', '--pruning', 'no-such', 'x'], /--pruning: expected one of "none", "balanced".*"no-such"/],
+    [['generate', '--pruning', '{"kv":', 'x'], /--pruning: expected a preset's name or valid JSON/],
+    [['generate', '--pruning', '{"kv":"no-such"}', 'x'], /--pruning\.kv\.policy: .*"snapkv".*"no-such"/],
+    [['generate', '--pruning', '{"kv":{"policy":"snapkv","keep":2}}', 'x'], /--pruning\.kv\.keep: .*got 2/],
+    [['serve', '--port', '0', '--pruning-default', 'no-such'], /pruning\.default: .*"none".*got "no-such"/],
+    [
+      ['serve', '--port', '0', '--pruning-default', '{"kv":{"policy":"snapkv","keep":2}}'],
+      /pruning\.default\.kv\.keep: .*got 2/,
+    ],
+    [
+      ['serve', '--policies-duo-attention-pattern', '/no/such'],
+      /DuoAttention pattern in \/no\/such, got none/,
+    ],
     [['pull'], /missing required argument 'id'/],
     [['pull', 'not an id'], /not an id/],
   ])('%j', expectMistake);
@@ -210,6 +223,25 @@ describe('generate', () => {
     const hot = await say('--temperature', '2', '--seed', '1', '--raw');
     expect((await say('--temperature', '2', '--seed', '1', '--raw')).stdout).toBe(hot.stdout);
     expect((await say('--temperature', '2', '--seed', '2', '--raw')).stdout).not.toBe(hot.stdout);
+  });
+
+  test('--pruning, and the report of what was left out; the default of the configuration', async () => {
+    const say = (args: string[], env: Record<string, string> = {}) =>
+      run(['generate', '--max-tokens', '2', ...args, 'What is the code of red?'], { env });
+    const report = /^\d+ prompt tokens .*\npruning: (\{.*\})\n$/;
+    const reported = async (args: string[], env: Record<string, string> = {}): Promise<unknown> => {
+      const { code, stderr } = await say(args, env);
+      expect({ code, stderr }).toMatchObject({ code: 0, stderr: expect.stringMatching(report) as string });
+      return JSON.parse(report.exec(stderr)?.[1] ?? '');
+    };
+    expect(await reported(['--pruning', 'none'])).toEqual({ preset: 'none' });
+    expect(await reported(['--pruning', '{"kv":{"policy":"snapkv","keep":0.5}}'])).toMatchObject({
+      preset: null,
+    });
+    const presets = JSON.stringify({ mine: { pruning: { kv: 'snapkv' } } });
+    const env = { COPPICE_PRUNING_DEFAULT: 'mine', COPPICE_PRUNING_PRESETS: presets };
+    expect(await reported([], env)).toMatchObject({ preset: 'mine' });
+    expect((await say([])).stderr).not.toContain('pruning');
   });
 });
 

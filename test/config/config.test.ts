@@ -24,6 +24,12 @@ function at(config: unknown, path: string): unknown {
   return path.split('.').reduce<unknown>((node, name) => (node as Record<string, unknown>)[name], config);
 }
 
+/** As it is typed in a flag or variable. */
+function typed(value: unknown): string {
+  if (Array.isArray(value)) return value.join(',');
+  return typeof value === 'string' ? value : JSON.stringify(value);
+}
+
 function nested(path: string, value: unknown): unknown {
   return path.split('.').reduceRight<unknown>((inner, name) => ({ [name]: inner }), value);
 }
@@ -50,6 +56,10 @@ const OTHER: Record<string, unknown> = {
   'queue.max_running': 5,
   'kv.max_bytes': 123_456,
   'prefix_cache.max_bytes': 0,
+  'pruning.default': 'balanced',
+  'pruning.presets': { mine: { summary: 'half', pruning: { kv: { policy: 'snapkv', keep: 0.5 } } } },
+  'policies.duo_attention.pattern': '/tmp/pattern',
+  'metrics.compat': ['vllm'],
   'sse.ping_ms': 50,
   'shutdown.timeout_ms': 0,
   'log.level': 'debug',
@@ -63,8 +73,8 @@ describe('every key', () => {
     expect(other).toBeDefined();
     expect(standard).not.toEqual(other);
     expect(at(loadConfig({ file: file(nested(path, other)) }), path)).toEqual(other);
-    expect(at(loadConfig({ env: { [variable]: String(other) } }), path)).toEqual(other);
-    expect(at(loadConfig({ flags: { [path]: String(other) } }), path)).toEqual(other);
+    expect(at(loadConfig({ env: { [variable]: typed(other) } }), path)).toEqual(other);
+    expect(at(loadConfig({ flags: { [path]: typed(other) } }), path)).toEqual(other);
     expect(flag).toBe(path.replaceAll(/[._]/g, '-'));
   });
 });
@@ -108,6 +118,49 @@ test.each([
   expect(loadConfig({ flags: { 'kv.max_bytes': text } }).kv.max_bytes).toBe(bytes);
 });
 
+describe('pruning', () => {
+  test('the default may be an object, in a file and as JSON in a variable', () => {
+    const value = { tokens: 'lazyllm', kv: { policy: 'snapkv', keep: 0.5 } };
+    expect(loadConfig({ file: file({ pruning: { default: value } }) }).pruning.default).toEqual(value);
+    const env = { COPPICE_PRUNING_DEFAULT: JSON.stringify(value) };
+    expect(loadConfig({ env }).pruning.default).toEqual(value);
+  });
+
+  test('nothing is left out by default, and a preset needs no summary', () => {
+    const presets = { mine: { pruning: {} } };
+    expect(loadConfig({ file: file({ pruning: { presets } }) }).pruning).toEqual({
+      default: 'none',
+      presets: { mine: { summary: '', pruning: {} } },
+    });
+  });
+
+  test('names that look like other values stay names', () => {
+    expect(loadConfig({ flags: { 'pruning.default': 'true' } }).pruning.default).toBe('true');
+    expect(loadConfig({ flags: { 'pruning.default': '5' } }).pruning.default).toBe('5');
+  });
+
+  test.each([
+    [{ default: 5 }, 'pruning.default', /preset's name or an object, got 5/],
+    [{ default: 'a b' }, 'pruning.default', /preset's name or an object, got "a b"/],
+    [{ default: ['x'] }, 'pruning.default', /a list of 1/],
+    [{ presets: { none: { pruning: {} } } }, 'pruning.presets.none', /another name than "none"/],
+    [{ presets: { 'a b': { pruning: {} } } }, 'pruning.presets.a b', /letters, digits/],
+    [{ presets: { ['x'.repeat(65)]: { pruning: {} } } }, `pruning.presets.${'x'.repeat(65)}`, /up to 64/],
+    [{ presets: { mine: {} } }, 'pruning.presets.mine.pruning', /got nothing/],
+    [{ presets: { mine: { pruning: 'balanced' } } }, 'pruning.presets.mine.pruning', /got "balanced"/],
+    [{ presets: { mine: { pruning: {}, extra: 1 } } }, 'pruning.presets.mine.extra', /expected no key/],
+  ])('%j', (pruning, param, message) => {
+    const error = failure(() => loadConfig({ file: file({ pruning }) }));
+    expect(error).toMatchObject({ errorCode: 'startup', param });
+    expect(error.message).toMatch(message);
+  });
+
+  test('JSON that is broken is named with its source', () => {
+    const error = failure(() => loadConfig({ flags: { 'pruning.default': '{"kv":' } }));
+    expect(error.message).toMatch(/pruning\.default: .*got "\{\\"kv\\":" \(flag --pruning-default\)/);
+  });
+});
+
 test('the configuration is frozen throughout', () => {
   const config = loadConfig();
   expect(Object.isFrozen(config)).toBe(true);
@@ -125,6 +178,11 @@ describe('errors name the key and its source', () => {
     ],
     [{ flags: { 'kv.max_bytes': '2GB' } }, /kv\.max_bytes: .*got "2GB"/, 'kv.max_bytes'],
     [{ flags: { 'kv.max_bytes': '-1' } }, /kv\.max_bytes/, 'kv.max_bytes'],
+    [
+      { flags: { 'metrics.compat': 'vllm, tgi' } },
+      /metrics\.compat\[1\]: .*"vllm".*"tgi" \(flag --metrics-compat\)/,
+      'metrics.compat[1]',
+    ],
     [{ env: { COPPICE_TYPO: '1' } }, /unknown configuration key.*COPPICE_TYPO/, null],
   ])('%j', (sources, message, param) => {
     const error = failure(() => loadConfig(sources));
@@ -139,6 +197,7 @@ describe('errors name the key and its source', () => {
     [{ bogus: {} }, 'bogus'],
     [{ port: {} }, 'port'],
     [{ log: 5 }, 'log'],
+    [{ policies: { duo: {} } }, 'policies.duo'],
   ])('file %j', (content, param) => {
     const path = file(content);
     const error = failure(() => loadConfig({ file: path, env: { COPPICE_LOG_PROMPTS: 'true' } }));

@@ -73,10 +73,6 @@ describe('wrong values: 400 with the path of the field', () => {
     [CHAT, { messages: hello, stream: 'yes' }, 'stream'],
     [CHAT, { messages: hello, stream_options: true }, 'stream_options'],
     [CHAT, { messages: hello, return_progress: true }, 'return_progress'],
-    [CHAT, { messages: hello, pruning: 'balanced' }, 'pruning'],
-    [CHAT, { messages: hello, pruning: { kv: 'streaming-llm' } }, 'pruning.kv.policy'],
-    [CHAT, { messages: hello, pruning: { tokens: { policy: 'lazyllm' } } }, 'pruning.tokens.policy'],
-    [CHAT, { messages: hello, pruning: { heads: 'x' } }, 'pruning.heads'],
     [CHAT, { messages: hello, speculative: 'prompt-lookup' }, 'speculative'],
     [COMPLETIONS, {}, 'prompt'],
     [COMPLETIONS, { prompt: '' }, 'prompt'],
@@ -112,13 +108,6 @@ describe('wrong values: 400 with the path of the field', () => {
     const body = new Uint8Array([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d]);
     const headers = { 'content-type': 'application/json' };
     await expectError(await server.app.request(CHAT, { method: 'POST', headers, body }), { status: 400 });
-  });
-
-  test('the pruning header is named itself; the body wins over it', async () => {
-    const headers = { 'x-coppice-pruning': 'balanced' };
-    const row = { status: 400, param: 'x-coppice-pruning' };
-    await expectError(await server.post(CHAT, { messages: hello }, headers), row);
-    expect((await server.post(CHAT, { messages: hello, pruning: 'none' }, headers)).status).toBe(200);
   });
 });
 

@@ -19,6 +19,7 @@ test.each([false, true])('one line a request with its sizes, stream: %s', async 
     path: CHAT,
     status: 200,
     model: 'coppice-recall',
+    policy: 'none',
     tokensIn: 12,
     tokensOut: 4,
     tokensCached: 0,

@@ -268,15 +268,4 @@ describe('models', () => {
       modalities: ['text'],
     });
   });
-
-  test('pruning: an explicit none is answered, silence is not', async () => {
-    const ask = async (body: object, headers = {}) =>
-      (await (await server.post(CHAT, { messages: hello, ...body }, headers)).json()) as Record<
-        string,
-        unknown
-      >;
-    expect(await ask({ pruning: 'none' })).toMatchObject({ pruning: { preset: 'none' } });
-    expect(await ask({}, { 'x-coppice-pruning': 'none' })).toMatchObject({ pruning: { preset: 'none' } });
-    expect(await ask({})).not.toHaveProperty('pruning');
-  });
 });

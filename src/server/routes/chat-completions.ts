@@ -8,7 +8,8 @@ import type { AppContext, ServerContext } from '../context.ts';
 import { checkModelName, checkTextLength, createJob } from '../job.ts';
 import { chatLogprobs } from '../logprobs.ts';
 import type { TokenNames } from '../logprobs.ts';
-import { PRUNING_HEADER, readPruning, refuseFields, refuseMessages } from '../refusals.ts';
+import { PRUNING_HEADER, choosePruning } from '../pruning.ts';
+import { refuseFields, refuseMessages, refuseSpeculative } from '../refusals.ts';
 import { reply } from '../reply.ts';
 import type { ReplyShape } from '../reply.ts';
 import { chatCompletionBody } from '../schemas/bodies.ts';
@@ -21,7 +22,8 @@ export function chatCompletions(context: ServerContext) {
     const body = await readBody(c, chatCompletionBody, context.config.limits.body_bytes);
     checkModelName(body.model, model);
     refuseFields(body);
-    const pruning = readPruning(body, c.req.header(PRUNING_HEADER));
+    refuseSpeculative(body);
+    const pruning = choosePruning(model, { field: body.pruning, header: c.req.header(PRUNING_HEADER) });
     const { maxTokens, maxTokensParam } = readMaxTokens(body);
     const promptIds = encodeChat(model.tokenizer, model.template, toTemplateMessages(body.messages), {
       onRendered: (text) => {
@@ -37,6 +39,7 @@ export function chatCompletions(context: ServerContext) {
       defaultMaxTokens: model.defaults.maxTokens ?? Number.POSITIVE_INFINITY,
       logprobs: readLogprobs(body),
       promptLogprobs: null,
+      pruning,
     });
     return reply(c, context, {
       model,
@@ -47,7 +50,6 @@ export function chatCompletions(context: ServerContext) {
       ),
       isStreamed: body.stream ?? false,
       includeUsage: body.stream_options?.include_usage ?? false,
-      pruning,
     });
   };
 }

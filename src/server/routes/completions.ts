@@ -9,7 +9,8 @@ import { checkModelName, checkTextLength, checkTokenIds, createJob } from '../jo
 import { concatLegacy, legacyLogprobs } from '../logprobs.ts';
 import type { LegacyLogprobs, TokenNames } from '../logprobs.ts';
 import type { LoadedModel } from '../model.ts';
-import { PRUNING_HEADER, readPruning, refuseFields } from '../refusals.ts';
+import { PRUNING_HEADER, choosePruning } from '../pruning.ts';
+import { refuseFields, refuseSpeculative } from '../refusals.ts';
 import { reply } from '../reply.ts';
 import type { ReplyShape } from '../reply.ts';
 import { completionBody } from '../schemas/bodies.ts';
@@ -30,8 +31,10 @@ export function completions(context: ServerContext) {
     const body = await readBody(c, completionBody, context.config.limits.body_bytes);
     checkModelName(body.model, model);
     refuseFields(body);
-    const pruning = readPruning(body, c.req.header(PRUNING_HEADER));
+    refuseSpeculative(body);
     const hasEcho = body.echo ?? false;
+    const header = c.req.header(PRUNING_HEADER);
+    const pruning = choosePruning(model, { field: body.pruning, header, hasEcho });
     if (body.max_tokens === 0 && !hasEcho) {
       throw new AppError('invalid_request', 'max_tokens: expected at least 1, or "echo": true beside 0', {
         param: 'max_tokens',
@@ -49,6 +52,7 @@ export function completions(context: ServerContext) {
       logprobs,
       // The engine runs a prompt without a completion only for the prompt's log-probabilities.
       promptLogprobs: hasEcho ? (logprobs ?? (body.max_tokens === 0 ? 0 : null)) : null,
+      pruning,
     });
     const names = { tokenizer: model.tokenizer, asIds: body.return_tokens_as_token_ids ?? false };
     return reply(c, context, {
@@ -57,7 +61,6 @@ export function completions(context: ServerContext) {
       shape: new CompletionShape(names, prompts, job.numChoices, { hasEcho, hasLogprobs: logprobs !== null }),
       isStreamed: body.stream ?? false,
       includeUsage: body.stream_options?.include_usage ?? false,
-      pruning,
     });
   };
 }

@@ -1,17 +1,19 @@
 /** `GET /v1/models` and `/v1/models/{id}`. */
+import { supportedPolicies } from '../../policies/index.ts';
 import type { AppContext, ServerContext } from '../context.ts';
 import { checkModelName } from '../job.ts';
 import type { LoadedModel } from '../model.ts';
 
 function modelObject(model: LoadedModel): object {
+  const { contextLength, shape } = model.engine.model;
   return {
     id: model.id,
     object: 'model',
     created: model.createdSeconds,
     owned_by: 'coppice',
-    context_length: model.engine.model.contextLength,
+    context_length: contextLength,
     modalities: ['text'],
-    pruning: { tokens: [], kv: [], visual: [], layers: [] },
+    pruning: supportedPolicies(shape),
   };
 }
 

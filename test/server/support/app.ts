@@ -9,6 +9,7 @@ import { createApp } from '../../../src/server/app.ts';
 import type { AppEnv, ServerContext } from '../../../src/server/context.ts';
 import { Lifecycle } from '../../../src/server/lifecycle.ts';
 import { readModel } from '../../../src/server/model.ts';
+import { pruningSettings, readPresets } from '../../../src/server/presets.ts';
 
 export const DEMO_MODEL = join(import.meta.dirname, '../../../models/coppice-recall');
 
@@ -25,7 +26,11 @@ export function createContext(engine: Engine | null, flags: Record<string, strin
   const config = loadConfig({ flags });
   const lifecycle = new Lifecycle();
   const context = { config, lifecycle, logger: createLogger({ level: config.log.level, stream }) };
-  if (engine) lifecycle.setReady({ ...readModel(DEMO_MODEL, 'coppice-recall'), engine });
+  if (engine) {
+    const { shape } = engine.model;
+    const pruning = pruningSettings(readPresets(config.pruning), config.pruning, shape);
+    lifecycle.setReady({ ...readModel(DEMO_MODEL, 'coppice-recall'), engine, pruning });
+  }
   let text = '';
   stream.on('data', (chunk: Buffer) => (text += chunk.toString()));
   const log = () =>
