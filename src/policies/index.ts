@@ -35,6 +35,7 @@ import { randomTokens } from './tokens/random.ts';
 import { spatten } from './tokens/spatten.ts';
 
 export * from './contract.ts';
+export { keptEntries, topIndices } from './selection.ts';
 
 type AnyModule = { [F in Family]: PolicyModule<F> }[Family];
 
@@ -95,9 +96,7 @@ function modulesOf(family: Family): readonly AnyModule[] {
 }
 
 function names(values: readonly string[]): string {
-  return values.length === 0
-    ? 'nothing (there is none)'
-    : values.map((name) => JSON.stringify(name)).join(', ');
+  return values.map((name) => JSON.stringify(name)).join(', ');
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {
@@ -142,16 +141,19 @@ function parseFamily(family: Family, value: unknown, model: ModelShape, param: s
   const { policy: name, ...options } = typeof value === 'string' ? { policy: value } : value;
   const module = modulesOf(family).find((candidate) => candidate.name === name);
   if (module === undefined) {
-    const known = names(modulesOf(family).map((candidate) => candidate.name));
-    return refuse(`expected one of ${known}, got ${describe(name)}`, `${param}.policy`);
+    const known = modulesOf(family).map((candidate) => candidate.name);
+    const expected =
+      known.length === 0 ? `no ${family} policy (there is none yet)` : `one of ${names(known)}`;
+    return refuse(`expected ${expected}, got ${describe(name)}`, `${param}.policy`);
   }
   const reason = module.unsupported?.(model) ?? null;
   if (reason !== null) refuse(`${module.name} cannot run here: ${reason}`, `${param}.policy`);
   const parsed = module.options.safeParse(options, { reportInput: true });
   if (!parsed.success) {
     const { path, message } = firstMistake(parsed.error);
-    const valid = Object.keys(optionProperties(module));
-    const hint = message.startsWith('expected no key') ? `; ${module.name} has ${names(valid)}` : '';
+    const [issue] = parsed.error.issues;
+    const hint =
+      issue?.code === 'unrecognized_keys' ? `; valid are ${names(keysAt(module, issue.path))}` : '';
     refuse(message + hint, path === '' ? param : `${param}.${path}`);
   }
   const chosen = { policy: module.name, options: parsed.data };
@@ -198,12 +200,22 @@ export function createPolicies(choice: PruningChoice, model: ModelShape): Active
   };
 }
 
-function optionProperties(module: AnyModule): Record<string, unknown> {
-  return (optionSchema(module)['properties'] ?? {}) as Record<string, unknown>;
+function optionSchema(module: AnyModule) {
+  return z.toJSONSchema(module.options, { io: 'input' });
 }
 
-function optionSchema(module: AnyModule): Record<string, unknown> {
-  return z.toJSONSchema(module.options, { io: 'input' });
+/** Keys of the object that stands at `path` in a module's options. */
+function keysAt(module: AnyModule, path: readonly PropertyKey[]): string[] {
+  interface Schema {
+    readonly properties?: Readonly<Record<string, unknown>>;
+    readonly items?: unknown;
+  }
+  const schema = path.reduce<Schema>(
+    ({ properties, items }, part) =>
+      ((typeof part === 'number' ? items : properties?.[String(part)]) ?? {}),
+    optionSchema(module),
+  );
+  return Object.keys(schema.properties ?? {});
 }
 
 /** One entry of GET /v1/policies. */

@@ -21,7 +21,7 @@ export function keptEntries({ keep, maxEntries }: Budget, numSeen: number): numb
 export function topIndices(scores: ArrayLike<number>, count: number): Int32Array {
   if (count >= scores.length) return Int32Array.from({ length: scores.length }, (_, i) => i);
   if (count <= 0) return new Int32Array(0);
-  // Sorting numbers without indices takes a tenth of the time.
+  // Sorting plain numbers takes a third of the time of sorting indices by them.
   const values = Float64Array.from(scores);
   const threshold = values.slice().sort()[values.length - count] ?? 0;
   const numAbove = values.reduce((sum, value) => sum + Number(value > threshold), 0);
