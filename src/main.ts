@@ -1,7 +1,9 @@
 #!/usr/bin/env node
-/** The command line: serve, generate, pull. */
+/** The command line: serve, generate, pull, heads, layers. */
 import { Command } from 'commander';
 import { addGenerateCommand } from './commands/generate.ts';
+import { addHeadsCommand } from './commands/heads.ts';
+import { addLayersCommand } from './commands/layers.ts';
 import { packageVersion } from './commands/options.ts';
 import { addPullCommand } from './commands/pull.ts';
 import { addServeCommand } from './commands/serve.ts';
@@ -23,6 +25,8 @@ const program = new Command('coppice')
 addServeCommand(program);
 addGenerateCommand(program);
 addPullCommand(program);
+addHeadsCommand(program);
+addLayersCommand(program);
 
 try {
   await program.parseAsync();

@@ -6,17 +6,11 @@ import { modelId, readModel } from '../server/model.ts';
 import type { LoadedModel } from '../server/model.ts';
 import { pruningSettings, readPresets } from '../server/presets.ts';
 import { DEMO_MODEL, cacheFolder } from './options.ts';
+import { showProgress } from './progress.ts';
 
 /** Finds the model's folder. Asks no network. @throws AppError `startup` */
 export function findModel(config: Config): Promise<string> {
   return resolveModel(config.model ?? DEMO_MODEL, { cacheDir: cacheFolder(config) });
-}
-
-/** Loading and converting on standard error: one line that changes on a terminal, a line each elsewhere. */
-function showProgress(message: string): void {
-  const { stderr } = process;
-  if (!stderr.isTTY) stderr.write(`${message}\n`);
-  else stderr.write(`\r\x1b[K${message}${message.endsWith('100 %') ? '\n' : ''}`);
 }
 
 /** @throws AppError `startup` naming the file or the configuration key that cannot be used */

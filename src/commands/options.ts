@@ -7,7 +7,7 @@ import { z } from 'zod';
 import { configKeys, loadConfig } from '../config.ts';
 import type { Config } from '../config.ts';
 
-const PACKAGE_ROOT = join(import.meta.dirname, '..', '..');
+export const PACKAGE_ROOT = join(import.meta.dirname, '..', '..');
 
 /** The demo model that is used when none is named. */
 export const DEMO_MODEL = join(PACKAGE_ROOT, 'models', 'coppice-recall');
