@@ -5,10 +5,11 @@ import { basename, dirname } from 'node:path';
 import envPaths from 'env-paths';
 import { AppError } from '../src/errors.ts';
 import { Model } from '../src/runtime/model.ts';
+import { readPresets } from '../src/server/presets.ts';
 import { evaluate } from './evaluate.ts';
 import { readTextLayer } from './items.ts';
 import { readOptions } from './options.ts';
-import { defaultSettings, readPresets, readSettings } from './settings.ts';
+import { defaultSettings, readSettings } from './settings.ts';
 import { resultTables } from './table.ts';
 
 function log(line: string): void {
@@ -22,7 +23,7 @@ async function main(): Promise<void> {
   const cacheDir = envPaths('coppice', { suffix: '' }).cache;
   const model = await Model.load({ modelDir, precision, threads, cacheDir });
   const { shape } = model.info;
-  const presets = readPresets();
+  const presets = readPresets({ presets: {}, default: 'none' });
   const given = readSettings({ values: options.pruning, file: options.settingsFile }, presets, shape);
   const settings = given.length === 0 ? defaultSettings(presets, shape, log) : given;
   const results = await evaluate(model, text, settings, options, log);

@@ -1,6 +1,5 @@
 /** The settings that are compared: what the command line names, or a list that covers the families. */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join, parse } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { AppError, errorMessage } from '../src/errors.ts';
 import { parsePruning } from '../src/policies/index.ts';
@@ -15,20 +14,7 @@ export interface Setting {
 
 export const DENSE: Setting = { name: 'dense', pruning: null, choice: null };
 
-const PRESETS_DIR = join(import.meta.dirname, '../config/presets');
-const presetSchema = z.object({ summary: z.string(), pruning: z.unknown() });
 const listSchema = z.array(z.strictObject({ name: z.string().min(1).optional(), pruning: z.unknown() }));
-
-/** One file a preset, named after it. */
-export function readPresets(dir = PRESETS_DIR): Presets {
-  const files = existsSync(dir) ? readdirSync(dir).filter((file) => file.endsWith('.json')) : [];
-  return Object.fromEntries(
-    files.map((file) => {
-      const { summary, pruning } = presetSchema.parse(JSON.parse(readFileSync(join(dir, file), 'utf8')));
-      return [parse(file).name, { summary, pruning }];
-    }),
-  );
-}
 
 /** Every family and kind of policy, gentle and harsh; stages are given as shares of the layers. */
 function defaultList({ layers }: ModelShape): { name: string; pruning: unknown }[] {
