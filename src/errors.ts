@@ -22,6 +22,11 @@ const TABLE = {
 
 export type ErrorCode = keyof typeof TABLE;
 
+/** What metrics and logs call errors: their code, or their type where they have none. */
+export const ERROR_LABELS: readonly string[] = [
+  ...new Set(Object.values(TABLE).map(({ type, code }) => code ?? type)),
+];
+
 /** The `error` object of a reply: all four keys, always. */
 export interface ErrorBody {
   message: string;

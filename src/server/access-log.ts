@@ -6,6 +6,8 @@ import type { AppEnv } from './context.ts';
 
 /** What routes add to a request's log line; absent fields stay out of the line. */
 export interface RequestRecord {
+  /** When the request arrived, in ms of this thread's clock. */
+  readonly startedMs: number;
   model?: string;
   /** The preset, or names of policies joined by `+`. */
   policy?: string;
@@ -25,7 +27,7 @@ export interface RequestRecord {
 export function accessLog(logger: Logger): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     const startedMs = performance.now();
-    const record: RequestRecord = {};
+    const record: RequestRecord = { startedMs };
     c.set('record', record);
     await next();
     const { status } = c.res;

@@ -2,12 +2,15 @@
 import { Hono } from 'hono';
 import { AppError } from '../errors.ts';
 import { accessLog } from './access-log.ts';
-import type { AppContext, AppEnv, ServerContext } from './context.ts';
+import type { AppContext, AppEnv, AppOptions, ServerContext } from './context.ts';
 import { errorHandler } from './errors.ts';
+import { Metrics } from './metrics.ts';
 import { requestId } from './request-id.ts';
+import { countFailures } from './request-meter.ts';
 import { chatCompletions } from './routes/chat-completions.ts';
 import { completions } from './routes/completions.ts';
 import { health, ready } from './routes/health.ts';
+import { showMetrics } from './routes/metrics.ts';
 import { getModel, listModels } from './routes/models.ts';
 import { listPolicies } from './routes/policies.ts';
 import { detokenize, tokenize } from './routes/tokenize.ts';
@@ -29,13 +32,17 @@ function routes(context: ServerContext): Route[] {
     { method: 'POST', path: '/detokenize', handle: detokenize(context) },
     { method: 'GET', path: '/health', handle: health },
     { method: 'GET', path: '/ready', handle: ready(context) },
+    { method: 'GET', path: '/metrics', handle: showMetrics(context.metrics) },
   ];
 }
 
-export function createApp(context: ServerContext): Hono<AppEnv> {
+export function createApp(options: AppOptions): Hono<AppEnv> {
+  const { config, lifecycle } = options;
+  const context = { ...options, metrics: new Metrics({ lifecycle, compat: config.metrics.compat }) };
   const app = new Hono<AppEnv>();
   app.use(requestId);
   app.use(accessLog(context.logger));
+  app.use(countFailures(context.metrics));
   app.onError(errorHandler(context.logger));
   const table = routes(context);
   for (const { method, path, handle } of table) app.on(method, path, handle);
@@ -43,7 +50,8 @@ export function createApp(context: ServerContext): Hono<AppEnv> {
     const methods = table.filter((route) => route.path === path).map((route) => route.method);
     app.all(path, refuseMethod(methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))));
   }
-  app.notFound((c) => {
+  // Not `notFound`: what that throws passes the middleware as an exception, what a route throws as a reply.
+  app.all('*', (c) => {
     throw new AppError('not_found', `no route ${c.req.method} ${c.req.path.slice(0, 200)}`);
   });
   return app;

@@ -18,14 +18,24 @@ interface PromptState {
   done: Of<'done'> | null;
 }
 
+/** Told of every token that counts, with its arrival in ms of this thread's clock. */
+export type OnToken = (choice: number, arrivedMs: number) => void;
+
 export class GenerationRun {
   readonly #model: LoadedModel;
   readonly #prompts: readonly PromptState[];
   readonly #numChoices: number;
+  readonly #onToken: OnToken;
   #numUnfinished: number;
 
-  constructor(model: LoadedModel, job: GenerationJob, requests: readonly GenerationRequest[]) {
+  constructor(
+    model: LoadedModel,
+    job: GenerationJob,
+    requests: readonly GenerationRequest[],
+    onToken: OnToken,
+  ) {
     this.#model = model;
+    this.#onToken = onToken;
     this.#numChoices = job.numChoices;
     this.#numUnfinished = requests.length * job.numChoices;
     this.#prompts = requests.map((request) => ({
@@ -90,6 +100,8 @@ export class GenerationRun {
   ): Generator<GenerationEvent, void, void> {
     const { text } = this.#choice(prompt, event.choice);
     const wasFinished = text.isFinished;
+    if (!wasFinished)
+      this.#onToken(this.#index(promptIndex, event.choice), event.arrivedMs ?? performance.now());
     yield* this.#start(promptIndex, prompt, event.choice);
     const released = text.push(event.tokenId, event.logprobs);
     yield* this.#delta(promptIndex, event.choice, released);

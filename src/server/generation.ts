@@ -4,6 +4,7 @@ import type { GenerationRequest } from '../runtime/protocol.ts';
 import { ClientGoneError } from './generation-job.ts';
 import type { GenerationEvent, GenerationJob } from './generation-job.ts';
 import { GenerationRun } from './generation-run.ts';
+import type { OnToken } from './generation-run.ts';
 import { merge } from './merge.ts';
 import type { LoadedModel } from './model.ts';
 
@@ -15,6 +16,7 @@ export async function* generate(
   model: LoadedModel,
   job: GenerationJob,
   clientSignal: AbortSignal,
+  onToken: OnToken = () => undefined,
 ): AsyncGenerator<GenerationEvent, void, void> {
   const abort = new AbortController();
   const onClientGone = () => {
@@ -33,7 +35,7 @@ export async function* generate(
           );
         }, job.maxTimeMs);
   const requests = job.prompts.map((_, i) => engineRequest(job, i));
-  const run = new GenerationRun(model, job, requests);
+  const run = new GenerationRun(model, job, requests, onToken);
   try {
     const sources = requests.map((request) => model.engine.generate(request, abort.signal));
     for await (const [prompt, event] of merge(sources, abort.signal)) yield* run.handle(prompt, event);

@@ -14,6 +14,11 @@ export class Lifecycle {
     this.#isDraining = true;
   }
 
+  /** The model, or null while it loads. */
+  get loaded(): LoadedModel | null {
+    return this.#model;
+  }
+
   /** The model, for reading what it is. @throws AppError `model_loading` */
   get model(): LoadedModel {
     if (this.#model === null) throw new AppError('model_loading', 'the model is still loading');

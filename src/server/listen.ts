@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import { AppError, errorMessage } from '../errors.ts';
 import { createApp } from './app.ts';
-import type { ServerContext } from './context.ts';
+import type { AppOptions } from './context.ts';
 import { REQUEST_ID_HEADER, chooseRequestId } from './request-id.ts';
 
 export interface Listener {
@@ -16,7 +16,7 @@ export interface Listener {
 }
 
 /** @throws AppError `startup` when the address cannot be had */
-export async function listen(context: ServerContext): Promise<Listener> {
+export async function listen(context: AppOptions): Promise<Listener> {
   const { host, port } = context.config;
   const app = createApp(context);
   const handle = getRequestListener(app.fetch, { errorHandler: refuseRequest, hostname: host });

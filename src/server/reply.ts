@@ -11,6 +11,7 @@ import { ClientGoneError } from './generation-job.ts';
 import type { GenerationEvent, GenerationJob, PromptLogprobs } from './generation-job.ts';
 import type { LoadedModel } from './model.ts';
 import { pruningObject } from './pruning-report.ts';
+import { RequestMeter } from './request-meter.ts';
 import { streamEvents } from './sse.ts';
 import { timingsObject, usageObject } from './usage.ts';
 
@@ -55,7 +56,11 @@ export async function reply(c: AppContext, context: ServerContext, options: Repl
       .join('\n');
   const left = new AbortController();
   const clientSignal = AbortSignal.any([c.req.raw.signal, left.signal]);
-  const events = observe(generate(model, job, clientSignal), record, logsText);
+  const meter = new RequestMeter(context.metrics, job, record.startedMs);
+  const generated = generate(model, job, clientSignal, (choice, ms) => {
+    meter.token(choice, ms);
+  });
+  const events = observe(generated, record, meter, logsText);
   const createdSeconds = Math.floor(Date.now() / 1000);
   const envelope = (object: string) => ({ id: job.id, object, created: createdSeconds, model: model.id });
   if (!options.isStreamed) return c.json(await collect(events, envelope, options));
@@ -82,6 +87,7 @@ export async function reply(c: AppContext, context: ServerContext, options: Repl
 async function* observe(
   events: AsyncIterable<GenerationEvent>,
   record: RequestRecord,
+  meter: RequestMeter,
   logsText: boolean,
 ): AsyncGenerator<GenerationEvent, void, void> {
   const reasons: string[] = [];
@@ -92,6 +98,7 @@ async function* observe(
     if (event.type === 'end') {
       record.usage = event.usage;
       record.timings = event.timings;
+      meter.end(event, reasons);
     }
     yield event;
   }

@@ -27,7 +27,8 @@ test('the model, the state and a reply are those of the engine in this thread', 
   });
   const events = await collect(engine, request);
   const here = (await runAlone(model, request)).events;
-  const exact = (all: readonly EngineEvent[]) => all.map((event) => ({ ...event, timings: null, arrivedMs: null }));
+  const exact = (all: readonly EngineEvent[]) =>
+    all.map((event) => ({ ...event, timings: null, arrivedMs: null }));
   expect(exact(events)).toEqual(exact(here));
   const stats = await settled(engine);
   expect(stats).toMatchObject({ kvBytes: 0, kvLimitBytes: 2 ** 24, promptTokens: 30, generatedTokens: 24 });

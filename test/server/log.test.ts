@@ -41,6 +41,12 @@ test('no prompt or completion text, unless log.prompts', async () => {
   }
 });
 
+test('a request for no route has its line, too', async () => {
+  const server = createTestServer(new ScriptedEngine(saying([300])));
+  await server.app.request('/nowhere');
+  expect(server.log()).toMatchObject([{ path: '/nowhere', status: 404, error: 'not_found' }]);
+});
+
 test('log.level', async () => {
   const server = createTestServer(new ScriptedEngine(saying([300])), { 'log.level': 'warn' });
   await server.post(CHAT, { messages });

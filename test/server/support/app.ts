@@ -6,7 +6,7 @@ import { loadConfig } from '../../../src/config.ts';
 import { createLogger } from '../../../src/log.ts';
 import type { Engine } from '../../../src/runtime/protocol.ts';
 import { createApp } from '../../../src/server/app.ts';
-import type { AppEnv, ServerContext } from '../../../src/server/context.ts';
+import type { AppEnv, AppOptions } from '../../../src/server/context.ts';
 import { Lifecycle } from '../../../src/server/lifecycle.ts';
 import { readModel } from '../../../src/server/model.ts';
 import { pruningSettings, readPresets } from '../../../src/server/presets.ts';
@@ -14,7 +14,7 @@ import { pruningSettings, readPresets } from '../../../src/server/presets.ts';
 export const DEMO_MODEL = join(import.meta.dirname, '../../../models/coppice-recall');
 
 export interface TestServer {
-  readonly context: ServerContext;
+  readonly context: AppOptions;
   readonly app: Hono<AppEnv>;
   /** Lines written so far. */
   log(): Record<string, unknown>[];

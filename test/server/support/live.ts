@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import OpenAI from 'openai';
 import { startEngine } from '../../../src/runtime/engine-client.ts';
+import type { StartOptions } from '../../../src/runtime/engine-client.ts';
 import type { Engine, EngineStats } from '../../../src/runtime/protocol.ts';
 import { listen } from '../../../src/server/listen.ts';
 import type { Listener } from '../../../src/server/listen.ts';
@@ -21,7 +22,7 @@ export interface LiveServer {
 }
 
 /** In a cache folder of its own, so that no graph of an older build is in the way. */
-export async function startDemoEngine(): Promise<Engine> {
+export async function startDemoEngine(options: Partial<StartOptions> = {}): Promise<Engine> {
   const cacheDir = mkdtempSync(join(tmpdir(), 'coppice-server-'));
   const engine = await startEngine({
     modelDir: DEMO_MODEL,
@@ -32,6 +33,7 @@ export async function startDemoEngine(): Promise<Engine> {
     prefixCacheMaxBytes: 2 ** 26,
     maxRunning: 4,
     workerUrl: new URL('../../../dist/runtime/worker.js', import.meta.url),
+    ...options,
   });
   rmSync(cacheDir, { recursive: true });
   return engine;
