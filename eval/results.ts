@@ -54,7 +54,7 @@ export function summarise(
   return { quality, cost, ratios: { quality: compared, cost: ratios } };
 }
 
-export function qualityRatios(quality: Quality, dense: Quality): QualityRatios {
+function qualityRatios(quality: Quality, dense: Quality): QualityRatios {
   const ratio = (a: number | null | undefined, b: number | null | undefined): number | null =>
     a == null || b == null ? null : a / b;
   const lost = QUESTION_SETS.flatMap((set) => {

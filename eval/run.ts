@@ -24,8 +24,10 @@ async function main(): Promise<void> {
   const model = await Model.load({ modelDir, precision, threads, cacheDir });
   const { shape } = model.info;
   const presets = readPresets({ presets: {}, default: 'none' });
-  const given = readSettings({ values: options.pruning, file: options.settingsFile }, presets, shape);
-  const settings = given.length === 0 ? defaultSettings(presets, shape, log) : given;
+  const isListed = options.pruning.length > 0 || options.settingsFile !== null;
+  const settings = isListed
+    ? readSettings({ values: options.pruning, file: options.settingsFile }, presets, shape)
+    : defaultSettings(presets, shape, log);
   const results = await evaluate(model, text, settings, options, log);
   await model.close();
   const run = {

@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { readOptions } from '../../eval/options.ts';
+import { actsOnScoring } from '../../eval/quality.ts';
 import { defaultSettings, readSettings } from '../../eval/settings.ts';
-import type { ModelShape } from '../../src/policies/index.ts';
+import { parsePruning, type ModelShape } from '../../src/policies/index.ts';
 
 const layer = { queryHeads: 8, kvHeads: 4, hasMlp: true };
 const shape: ModelShape = {
@@ -62,6 +63,24 @@ describe('settings', () => {
     expect(withoutPattern.map(({ name }) => name).join()).not.toContain('duo');
     expect(told.some((line) => line.includes('duo-attention 50 %'))).toBe(true);
   });
+});
+
+it('scores prompts only where the policies act on every row of them', () => {
+  const acts = (pruning: unknown) => actsOnScoring(parsePruning(pruning, presets, shape), shape);
+  const duo = { policy: 'duo-attention', sparsity: 0.5 };
+  const dropping = { policy: 'attention-drop', drop: [3] };
+  expect([null, 'none', { kv: duo }, { layers: dropping }, { kv: duo, layers: dropping }].map(acts)).toEqual(
+    Array(5).fill(true),
+  );
+  const others = [
+    { tokens: 'lazyllm' },
+    { tokens: 'lazyllm', kv: duo },
+    { kv: { ...duo, prefill: 'exact' } },
+    { kv: { policy: 'snapkv', keep: 0.5 } },
+    { kv: { policy: 'snapkv', keep: 0.5 }, layers: dropping },
+    { kv: 'quest' },
+  ];
+  expect(others.map(acts)).toEqual(others.map(() => false));
 });
 
 describe('options', () => {

@@ -1,9 +1,12 @@
 /** The evaluation on the demo model itself: dense scores, its two perplexities, and settings that fail. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { Driver, SettingError } from '../../eval/driver.ts';
 import { evaluate } from '../../eval/evaluate.ts';
 import { forcedContinuation } from '../../eval/forcing.ts';
-import { readPassages, readTextLayer } from '../../eval/items.ts';
+import { readPassages, readQuestions, readTextLayer } from '../../eval/items.ts';
+import { answer } from '../../eval/quality.ts';
 import { RECALL_DIR } from './drive.ts';
 import { modelLoader } from './fixture.ts';
 
@@ -22,6 +25,15 @@ it('scores the dense model at 100 % recall, and measures what it costs', async (
   expect(cost['256']).toMatchObject({ items: 1, kv_share: 1, computed_share: 1 });
   expect(cost['2048']!.pool_peak_bytes).toBeGreaterThan(4 * cost['256']!.pool_peak_bytes);
   expect(ratios.quality!.lost_points).toEqual({ recall: 0 });
+});
+
+it("writes the reference's texts in fp32", async () => {
+  const file = join(import.meta.dirname, '../../eval/reference-coppice-recall.json');
+  const { outputs } = JSON.parse(readFileSync(file, 'utf8')) as { outputs: Record<string, string> };
+  const driver = new Driver(await model(RECALL_DIR, 'fp32', 2), options);
+  const questions = (['recall', 'turns', 'copy'] as const).flatMap((set) => readQuestions(set, text, 1));
+  const texts = await answer(driver, questions, null, text);
+  expect(texts).toEqual(questions.map(({ id }) => outputs[id]));
 });
 
 it('forces a continuation, token by token, and scores it as a prompt would', async () => {
