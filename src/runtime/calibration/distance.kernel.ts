@@ -38,10 +38,9 @@ export function sumOfDivergences(logP: Float32Array, logQ: Float32Array): number
   for (let i = 0; i < logP.length; i++) {
     const p = Math.exp(logP[i]!);
     const q = Math.exp(logQ[i]!);
-    const mean = (p + q) / 2;
-    // Both underflow: the term is zero, not 0 * infinity.
-    if (mean === 0) continue;
-    const logMean = Math.log(mean);
+    // Equal terms add nothing, but would add rounding errors, or 0 * infinity where both underflow.
+    if (p === q) continue;
+    const logMean = Math.log((p + q) / 2);
     sum += (p === 0 ? 0 : p * (logP[i]! - logMean)) + (q === 0 ? 0 : q * (logQ[i]! - logMean));
   }
   return sum / 2;
