@@ -1,7 +1,8 @@
 /** The server's metrics: every family with its name, meaning and labels, and the page that shows them. */
 import { Counter, Histogram, Registry } from 'prom-client';
 import { ERROR_LABELS } from '../errors.ts';
-import { MODULES } from '../policies/index.ts';
+import { MODULES, policyLabel } from '../policies/index.ts';
+import type { PruningChoice } from '../policies/index.ts';
 import { addEngineMetrics, addVllmMetrics } from './engine-metrics.ts';
 import type { Lifecycle } from './lifecycle.ts';
 
@@ -14,6 +15,9 @@ const TOKEN_SECONDS = [
 const TOKENS = [1, 2, 5].flatMap((digit) => [1, 10, 100, 1e3, 1e4, 1e5].map((power) => digit * power));
 TOKENS.sort((a, b) => a - b);
 
+/** Each label costs two hundred lines a scrape; combinations that come after as many others are `custom`. */
+const MAX_COMBINATIONS = 16;
+
 export interface MetricsOptions {
   readonly lifecycle: Lifecycle;
   readonly compat: readonly 'vllm'[];
@@ -23,6 +27,7 @@ export interface MetricsOptions {
 export class Metrics {
   readonly #registry = new Registry();
   readonly #lifecycle: Lifecycle;
+  readonly #combinations = new Set<string>();
 
   readonly promptTokens = this.#counter('prompt_tokens_total', 'Prompt tokens, as in usage.');
   readonly generationTokens = this.#counter('generation_tokens_total', 'Completion tokens, as in usage.');
@@ -99,6 +104,14 @@ export class Metrics {
 
   get contentType(): string {
     return this.#registry.contentType;
+  }
+
+  /** The label `policy`: presets and single policies by name, and so many combinations of policies. */
+  policyLabel(choice: PruningChoice | null): string {
+    const label = policyLabel(choice);
+    if (choice?.preset != null || !label.includes('+')) return label;
+    if (this.#combinations.size < MAX_COMBINATIONS) this.#combinations.add(label);
+    return this.#combinations.has(label) ? label : 'custom';
   }
 
   /** The page. Asks the engine nothing: a scrape never waits for its turn to end. */

@@ -1,6 +1,5 @@
 /** What one request adds to the metrics: while it runs, when it ends, and how. */
 import type { MiddlewareHandler } from 'hono';
-import { policyLabel } from '../policies/index.ts';
 import type { PruningReport } from '../runtime/protocol.ts';
 import type { AppEnv } from './context.ts';
 import type { GenerationEvent, GenerationJob } from './generation-job.ts';
@@ -21,7 +20,7 @@ export class RequestMeter {
     this.#metrics = metrics;
     this.#job = job;
     this.#arrivedMs = arrivedMs;
-    this.#labels = { policy: policyLabel(job.pruning) };
+    this.#labels = { policy: metrics.policyLabel(job.pruning) };
     this.#interTokenLatency = metrics.interTokenLatency.labels(this.#labels);
   }
 

@@ -2,6 +2,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { GREEDY } from '../../src/runtime/protocol.ts';
 import type { EngineEvent, PruningReport } from '../../src/runtime/protocol.ts';
+import { FAMILIES } from '../../src/policies/index.ts';
+import { Metrics } from '../../src/server/metrics.ts';
 import { createTestServer, parseEvents, readEvents } from './support/app.ts';
 import type { TestServer } from './support/app.ts';
 import { Exposition } from './support/exposition.ts';
@@ -345,6 +347,22 @@ describe('pruning', () => {
     const policy = 'lazyllm+snapkv';
     expect(page.value('coppice_pruning_tokens_kept_total', { policy, family: 'tokens' })).toBe(40);
     expect(page.value('coppice_pruning_kv_bytes_saved_total', { policy })).toBe(0);
+  });
+
+  test('combinations without number share the label "custom"', () => {
+    const server = createTestServer(new ScriptedEngine(saying([300])));
+    const { lifecycle } = server.context;
+    const metrics = new Metrics({ lifecycle, compat: [] });
+    const label = (...names: string[]) => {
+      const families = names.map((policy, i) => [FAMILIES[i], { policy, options: {} }] as const);
+      return metrics.policyLabel({ preset: null, families: Object.fromEntries(families) as object });
+    };
+    const labels = Array.from({ length: 20 }, (_, i) => label('lazyllm', `kv${i}`));
+    expect(labels.filter((name) => name === 'custom')).toHaveLength(4);
+    expect(label('lazyllm', 'kv0')).toBe('lazyllm+kv0');
+    expect(label('lazyllm')).toBe('lazyllm');
+    expect(metrics.policyLabel({ preset: 'mine', families: {} })).toBe('mine');
+    expect(metrics.policyLabel(null)).toBe('none');
   });
 
   test('a preset is one label, and "none" is no pruning', async () => {

@@ -3,7 +3,7 @@ const LINE = /^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (-?\d+(?:\.\d+)?(?:e[+-]?
 const LABEL = /^([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)/;
 
 export interface Family {
-  readonly type: string;
+  type: string;
   readonly help: string;
   readonly samples: { name: string; labels: Record<string, string>; value: number }[];
 }
@@ -39,8 +39,7 @@ export class Exposition {
         this.families.set(name, family);
       } else if (kind === 'TYPE') {
         if (family === null || subject !== name || family.type !== '') throw new Error(`stray line ${line}`);
-        family = { ...family, type: rest };
-        this.families.set(name, family);
+        family.type = rest;
       } else {
         const [, metric = '', labels = '', value = ''] = LINE.exec(line) ?? [];
         if (metric === '' || family === null) throw new Error(`not a sample: ${line}`);
