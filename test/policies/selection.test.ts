@@ -25,21 +25,19 @@ const PRESSES = JSON.parse(
   readFileSync(join(import.meta.dirname, '../fixtures/kvpress/presses.json'), 'utf8'),
 ) as Press[];
 
-describe.each(PRESSES)('$press $args', (press) => {
-  const length = press.input_ids.length;
-
-  it('keeps as many entries', () => {
-    for (const kept of press.n_kept_per_layer)
-      expect(keptEntries({ keep: 1 - press.args.compression_ratio }, length)).toBe(kept);
-  });
-
-  // Closer scores than that are equal in the numbers that the fixture was written with.
-  it.runIf(press.min_relative_gap_at_cut > 1e-5)('selects the same entries by the same scores', () => {
-    const scores = press.scores_last_layer_head0;
-    const expected = press.kept_per_layer_kv_head.at(-1)![0]!;
-    expect([...topIndices(scores, press.n_kept_per_layer.at(-1)!)]).toEqual(expected);
-  });
+it.each(PRESSES)('$press $args keeps as many entries', (press) => {
+  for (const kept of press.n_kept_per_layer)
+    expect(keptEntries({ keep: 1 - press.args.compression_ratio }, press.input_ids.length)).toBe(kept);
 });
+
+// Closer scores than that are equal in the numbers that the fixture was written with.
+it.each(PRESSES.filter((press) => press.min_relative_gap_at_cut > 1e-5))(
+  '$press $args selects the same entries by the same scores',
+  (press) => {
+    const expected = press.kept_per_layer_kv_head.at(-1)![0]!;
+    expect([...topIndices(press.scores_last_layer_head0, press.n_kept_per_layer.at(-1)!)]).toEqual(expected);
+  },
+);
 
 describe('how many', () => {
   it.each([
