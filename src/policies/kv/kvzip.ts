@@ -26,7 +26,7 @@ function scoresOf(entries: HeadEntries): Float32Array {
 }
 
 /** Of the highest scores of all heads together, how many lie in each head; equal ones: earlier heads first. */
-export function shareOut(scores: readonly Float32Array[], count: number): number[] {
+function shareOut(scores: readonly Float32Array[], count: number): number[] {
   const sorted = new Float32Array(scores.reduce((sum, { length }) => sum + length, 0));
   scores.reduce((offset, head) => (sorted.set(head, offset), offset + head.length), 0);
   sorted.sort();
