@@ -1,5 +1,6 @@
 /** `coppice heads`: computes which KV heads need distant tokens, and writes it where `duo-attention` looks for it. */
-import { basename, join, resolve } from 'node:path';
+import { statSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { AppError } from '../errors.ts';
 import { findHeadPattern, HEAD_PATTERN_FOLDER, writeHeadPattern } from '../graph/head-pattern.ts';
@@ -31,6 +32,9 @@ async function heads(command: Command): Promise<void> {
   const existing = findHeadPattern(folder);
   if (existing !== null && flags.force !== true)
     throw new AppError('startup', `expected --force to replace ${existing}, or --out for another folder`);
+  const parent = dirname(folder);
+  if (statSync(parent, { throwIfNoEntry: false })?.isDirectory() !== true)
+    throw new AppError('startup', `cannot write the pattern to ${folder}: ${parent} is no folder`);
   await calibrate(command, modelDir, SIZES, (calibration) => write(calibration, folder));
 }
 
