@@ -23,6 +23,11 @@ function arrayBytes(headDim: number, numEntries: number): number {
   return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
 }
 
+/** Bytes of one entry, K and V. */
+export function entryBytes(headDim: number): number {
+  return ARRAYS * headDim * Float32Array.BYTES_PER_ELEMENT;
+}
+
 /** Bytes that one KV head occupies, K and V, when it holds `numEntries`. */
 export function headBytes(headDim: number, numEntries: number): number {
   return ARRAYS * arrayBytes(headDim, numEntries);

@@ -10,6 +10,14 @@ interface Entry {
   readonly cache: SequenceCache;
 }
 
+export interface TakeOptions {
+  /** Fewer available entries are not worth taking. */
+  readonly minimum?: number | undefined;
+  readonly salt?: string | undefined;
+  /** The caller will change what it takes. */
+  readonly copies?: boolean;
+}
+
 export interface PrefixHit {
   /** Owned by the caller, with exactly `length` entries in every head. */
   readonly cache: SequenceCache;
@@ -91,17 +99,20 @@ export class PrefixCache {
    * The longest available beginning of `ids`, at most `ids.length - 1` entries: the last prompt token is always
    * computed, for its logits. Null when fewer than `minimum` (>= 1) are available.
    *
-   * An entry that `ids` contains completely (a conversation that goes on) is moved out; another one is copied, and when
+   * With `copies` no entry is moved or cut: null if there is no room for a copy.
+   *
+   * Otherwise an entry that `ids` contains completely (a conversation that goes on) is moved out; another one is copied, and when
    * memory is short, at the cost of the least recently used others or, where even that is not enough, of its own rest.
    */
-  take(ids: Int32Array, minimum = 1, salt = ''): PrefixHit | null {
+  take(ids: Int32Array, { minimum = 1, salt = '', copies = false }: TakeOptions = {}): PrefixHit | null {
     invariant(minimum >= 1, `at least ${minimum} tokens were wanted`);
     this.#queriedTokens += ids.length;
     const best = this.#longest(ids, salt);
     if (!best || best.length < minimum) return null;
     const { entry, length } = best;
+    const copy = startsWith(ids, entry.ids) && !copies ? null : this.#copy(entry, length);
+    if (copies && copy === null) return null;
     this.#hitTokens += length;
-    const copy = startsWith(ids, entry.ids) ? null : this.#copy(entry, length);
     if (copy) {
       this.#touch(entry);
       return { cache: copy, length };

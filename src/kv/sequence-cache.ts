@@ -1,7 +1,7 @@
 /** K and V of one sequence: every KV head of every layer, grown and freed together. */
 import { invariant } from '../errors.ts';
 import type { BytePool } from './byte-pool.ts';
-import { HeadCache, headBytes } from './head-cache.ts';
+import { entryBytes, HeadCache, headBytes } from './head-cache.ts';
 
 /** One item a layer; `kvHeads` 0 = a layer without attention. */
 export type KvShape = readonly { readonly kvHeads: number; readonly headDim: number }[];
@@ -42,6 +42,16 @@ export class SequenceCache {
     return this.#heads.reduce((sum, head) => sum + head.bytes, 0);
   }
 
+  /** Slots in use, over all layers and heads. */
+  get numEntries(): number {
+    return this.#heads.reduce((sum, head) => sum + head.length, 0);
+  }
+
+  /** Bytes of the slots in use: what {@link bytes} is before it is rounded to whole pages. */
+  get entryBytes(): number {
+    return this.#heads.reduce((sum, head) => sum + head.length * entryBytes(head.headDim), 0);
+  }
+
   /** Buffers that hold memory, as the pool counts them. */
   get numBuffers(): number {
     return 2 * this.#heads.filter((head) => head.capacity > 0).length;
@@ -50,6 +60,16 @@ export class SequenceCache {
   /** True when every head holds exactly `numEntries`: nothing was pruned and no layer is behind. */
   holdsExactly(numEntries: number): boolean {
     return this.#heads.every((head) => head.length === numEntries);
+  }
+
+  /**
+   * Makes room for `count` more entries in every head, whatever its length, or in those of one layer. False when there
+   * is no memory; what some heads have got by then remains theirs.
+   */
+  reserveMore(count: number, layer?: number): boolean {
+    this.#assertLive();
+    const heads = layer === undefined ? this.#heads : this.heads(layer);
+    return heads.every((head) => head.reserve(head.length + count));
   }
 
   /** Makes room for `numEntries` in every head. False, and nothing changed, when there is no memory. */

@@ -1,11 +1,11 @@
 /** Moves keys and values between runs and caches, and picks what each row may see. Slots of these caches are positions. */
 import { invariant } from '../errors.ts';
-import type { AttentionFeed, TileHeadView } from '../graph/session.ts';
+import type { AttentionFeed, HeadView, TileHeadView } from '../graph/session.ts';
 import type { SequenceCache } from '../kv/sequence-cache.ts';
 import type { Model } from './model.ts';
 
 /** Added to the score of an entry that a row must not see. */
-const HIDDEN = -1e30;
+export const HIDDEN = -1e30;
 
 /** Rows of a decode run: the sequences that it advances, padded to the next number of slots there is. */
 export function decodeSlots(model: Model, numSequences: number): number {
@@ -16,21 +16,25 @@ export function decodeSlots(model: Model, numSequences: number): number {
 
 /** For one row per sequence, the newest of its cache; null = the layer has no attention. */
 export function decodeFeed(model: Model, layer: number, caches: readonly SequenceCache[]): AttentionFeed {
-  const { attention: shape, window } = model.architecture.layers[layer] ?? {};
+  const { attention: shape } = model.architecture.layers[layer] ?? {};
   if (shape == null) return { kind: 'none' };
-  const heads = caches.map((cache) =>
-    cache.heads(layer).map((head) => {
-      const from = window == null ? 0 : Math.max(0, head.length - window);
-      return { keys: head.keys(from), values: head.values(from) };
-    }),
-  );
+  const heads = caches.map((cache) => headViews(model, layer, cache));
   return { kind: 'decode', shape, slots: decodeSlots(model, caches.length), heads };
+}
+
+/** What the newest row of an unpruned cache reads. */
+export function headViews(model: Model, layer: number, cache: SequenceCache): HeadView[] {
+  const { window } = model.architecture.layers[layer] ?? {};
+  return cache.heads(layer).map((head) => {
+    const from = window == null ? 0 : Math.max(0, head.length - window);
+    return { keys: head.keys(from), values: head.values(from) };
+  });
 }
 
 /** Causal masks of square tails, by number of rows. */
 const causalMasks = new Map<number, Float32Array>();
 
-function causalMask(numRows: number): Float32Array {
+export function causalMask(numRows: number): Float32Array {
   let mask = causalMasks.get(numRows);
   if (mask === undefined) {
     mask = windowMask(numRows, 0, 0, Infinity);

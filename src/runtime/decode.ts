@@ -1,46 +1,111 @@
 /** One decode step: every sequence advances by one token, their rows share each linear layer. */
-import type { LayerResult } from '../graph/session.ts';
+import type { AttentionShape } from '../graph/architecture.ts';
+import type { AttentionFeed, HeadView } from '../graph/session.ts';
 import type { SequenceCache } from '../kv/sequence-cache.ts';
-import { appendProjected, decodeFeed, decodeSlots } from './attention-feed.ts';
+import { appendProjected, decodeSlots, headViews } from './attention-feed.ts';
 import type { Model } from './model.ts';
+import type { SequencePruning } from './pruning/sequence-pruning.ts';
 
 export interface DecodeRow {
   readonly tokenId: number;
   readonly position: number;
   /** Room for one more entry has been reserved. */
   readonly cache: SequenceCache;
+  /** Rows of one step leave out the same blocks. */
+  readonly pruning: SequencePruning | null;
+}
+
+/** Row `row` of [rows, width]. */
+function rowOf(data: Float32Array, numRows: number, row: number): Float32Array {
+  const width = data.length / numRows;
+  return data.subarray(row * width, (row + 1) * width);
 }
 
 /** @returns logits of each row, [vocabSize] */
 export async function decodeStep(model: Model, rows: readonly DecodeRow[]): Promise<Float32Array[]> {
   const { session, numLayers } = model;
   const numRows = decodeSlots(model, rows.length);
-  const caches = rows.map((row) => row.cache);
   const { hiddenSize, vocabSize } = model.architecture.config;
+  const plan = rows[0]?.pruning?.policies.layers ?? null;
+  const observes = rows.some(({ pruning }) => pruning?.observesDecode === true);
   let hidden = new Float32Array(numRows * hiddenSize);
   hidden.set(model.embedding.rows(rows.map((row) => row.tokenId)));
   const positions = new Int32Array(numRows);
   positions.set(rows.map((row) => row.position));
   const rope = model.rope.rows(positions);
-  let projected: Float32Array | null = null;
+  let projected = new Float32Array(0);
   for (let layer = 0; layer <= numLayers; layer++) {
-    const attention = layer === 0 ? ({ kind: 'none' } as const) : decodeFeed(model, layer - 1, caches);
-    const result: LayerResult = await session.run({
+    const done = layer - 1;
+    const shape = model.architecture.layers[done]?.attention ?? null;
+    const attends = shape !== null && plan?.attention[done] !== false;
+    const views = attends
+      ? rows.map((row, i) => viewsOf(model, done, row, rowOf(projected, numRows, i), i))
+      : [];
+    const attention: AttentionFeed =
+      shape === null
+        ? { kind: 'none' }
+        : attends
+          ? { kind: 'decode', shape, slots: numRows, heads: views }
+          : { kind: 'skip', shape };
+    const result = await session.run({
       layer,
       numRows,
       hidden,
-      projected: attention.kind === 'none' ? null : projected,
+      projected: attends ? projected : null,
       rope: layer === numLayers ? null : rope,
       attention,
-      signal: 'none',
+      signal: attends && observes ? 'lastQuery' : 'none',
+      ...(plan !== null && {
+        parts: {
+          attention: attends || shape === null,
+          mlp: plan.mlp[done] !== false,
+          open: plan.attention[layer] !== false,
+        },
+      }),
     });
-    const width = result.projected.length / numRows;
-    caches.forEach((cache, row) => {
-      if (width > 0)
-        appendProjected(model, layer, cache, result.projected.subarray(row * width, (row + 1) * width), 1);
-    });
+    if (attends) settle(rows, done, shape, views, result.signal);
+    if (result.projected.length > 0) {
+      rows.forEach(({ cache, pruning, position }, i) => {
+        const own = rowOf(result.projected, numRows, i);
+        if (pruning === null) appendProjected(model, layer, cache, own, 1);
+        else pruning.append(layer, own, Int32Array.of(position));
+      });
+    }
     hidden = result.hidden as Float32Array<ArrayBuffer>;
-    projected = result.projected;
+    projected = result.projected as Float32Array<ArrayBuffer>;
   }
+  for (const { pruning } of rows) pruning?.decodeDone();
   return rows.map((_, row) => hidden.subarray(row * vocabSize, (row + 1) * vocabSize));
+}
+
+function viewsOf(
+  model: Model,
+  layer: number,
+  row: DecodeRow,
+  projected: Float32Array,
+  slot: number,
+): HeadView[] {
+  return row.pruning?.decodeViews(layer, projected, slot) ?? headViews(model, layer, row.cache);
+}
+
+/** Lets each pruned sequence hear what its row attended to, and cut what has left its windows. */
+function settle(
+  rows: readonly DecodeRow[],
+  layer: number,
+  { queryHeads, kvHeads, headDim }: AttentionShape,
+  views: readonly (readonly HeadView[])[],
+  signal: Float32Array,
+): void {
+  let at = 0;
+  rows.forEach(({ pruning, position }, i) => {
+    const heads = views[i] ?? [];
+    const numEntries = heads.reduce((sum, { keys }) => sum + keys.length / headDim, 0);
+    const length = (numEntries * queryHeads) / kvHeads;
+    if (pruning?.observesDecode === true) {
+      const own = signal.subarray(at, at + length);
+      pruning.observe(layer, pruning.decodeFed(layer, heads), own, { scores: true, importance: false });
+    }
+    at += length;
+    pruning?.decodeLayerDone(layer, position);
+  });
 }

@@ -3,10 +3,14 @@
  * the prefill pass. One engine runs in one thread and owns the model, the KV pool and all sequences.
  */
 import { AppError, errorMessage, invariant } from '../errors.ts';
+import { type ActivePolicies, createPolicies } from '../policies/index.ts';
 import { decodeStep } from './decode.ts';
 import { Memory, type MemoryOptions } from './memory.ts';
 import type { Model } from './model.ts';
-import { PrefillPass } from './prefill.ts';
+import type { PrefillRequest } from './prefill-lane.ts';
+import { PrefillSchedule } from './prefill-schedule.ts';
+import type { PrunedRequest } from './pruning/pruned-lane.ts';
+import { soloStep } from './pruning/solo-decode.ts';
 import type { EngineEvent, EngineStats, GenerationRequest } from './protocol.ts';
 import { createSamplingWorkspace, type SamplingWorkspace } from './sampling/distribution.kernel.ts';
 import { tokenLogprobs } from './sampling/logprobs.kernel.ts';
@@ -19,32 +23,38 @@ export interface EngineOptions extends MemoryOptions {
   readonly maxRunning: number;
 }
 
-/** Rows that one prefill pass takes together; prompts that arrive together then start to decode together. */
-const PASS_ROWS = 2048;
-/** Most rows of the first prompt in a pass, */
-const FIRST_LANE_ROWS = 1024;
-/** and of each one behind it: short prompts need not wait until the long ones before them are computed. */
-const OTHER_LANE_ROWS = 256;
-/** Tiles between two decode steps: how long a prompt may hold up the others' next token. */
-const TILES_PER_TURN = 2;
-
 function errorEvent(error: unknown): Extract<EngineEvent, { type: 'error' }> {
   const { errorCode, param } =
     error instanceof AppError ? error : ({ errorCode: 'internal', param: null } as const);
   return { type: 'error', code: errorCode, message: errorMessage(error), param };
 }
 
+/** Sequences that share their decode runs: alike in what they leave out, and no more than there are slots. */
+function decodeGroups(sequences: readonly Sequence[], groupSize: number): Sequence[][] {
+  const groups = new Map<string, Sequence[]>();
+  for (const sequence of sequences) {
+    const group = sequence.pruning === null ? '' : sequence.pruning.decodeGroup;
+    const key = group ?? `alone ${sequence.request.input.id} ${sequence.choice}`;
+    const members = groups.get(key);
+    if (members === undefined) groups.set(key, [sequence]);
+    else members.push(sequence);
+  }
+  return [...groups.values()].flatMap((members) =>
+    Array.from({ length: Math.ceil(members.length / groupSize) }, (_, i) =>
+      members.slice(i * groupSize, (i + 1) * groupSize),
+    ),
+  );
+}
+
 export class InferenceEngine {
   readonly #model: Model;
   readonly #memory: Memory;
   readonly #scheduler: Scheduler;
+  readonly #prefill: PrefillSchedule;
   readonly #workspace: SamplingWorkspace;
   readonly #requests = new Map<string, LiveRequest>();
   /** What callers asked since the last turn; caches may change hands only between turns, never during a run. */
   #inbox: (() => void)[] = [];
-  #pass: PrefillPass | null = null;
-  /** Members of the pass, and the position up to which each is computed in it. */
-  #inPass = new Map<Sequence, number>();
   #numArrived = 0;
   #preemptions = 0;
   #promptTokens = 0;
@@ -53,8 +63,12 @@ export class InferenceEngine {
 
   constructor(model: Model, options: EngineOptions) {
     this.#model = model;
-    this.#memory = new Memory(model.kvShape, model.info.contextLength, options);
+    this.#memory = new Memory(model, options);
     this.#scheduler = new Scheduler(options.maxRunning);
+    this.#prefill = new PrefillSchedule(model, {
+      admit: (sequence) => this.#admit(sequence),
+      lane: (sequence, end) => this.#lane(sequence, end),
+    });
     this.#workspace = createSamplingWorkspace(model.info.vocabSize);
   }
 
@@ -66,7 +80,7 @@ export class InferenceEngine {
     return {
       running: this.#scheduler.running.length,
       waiting: this.#scheduler.waiting.length,
-      ...this.#memory.bytes,
+      ...this.#memory.state(this.#scheduler.running),
       preemptions: this.#preemptions,
       promptTokens: this.#promptTokens,
       cachedTokens: this.#cachedTokens,
@@ -99,11 +113,10 @@ export class InferenceEngine {
   /** One pass of the loop. After an exception the engine is in no known state and must be thrown away. */
   async turn(): Promise<void> {
     for (const handle of this.#inbox.splice(0)) handle();
-    if (this.#pass === null) this.#startPass();
+    this.#prefill.start(this.#scheduler);
     const decoding = this.#makeRoom();
-    for (let i = 0; i < decoding.length; i += this.#groupSize)
-      await this.#decode(decoding.slice(i, i + this.#groupSize));
-    await this.#prefillSlice();
+    for (const group of decodeGroups(decoding, this.#groupSize)) await this.#decode(group);
+    await this.#prefill.slice();
     if (this.isIdle) this.#memory.checkIdle();
   }
 
@@ -111,9 +124,9 @@ export class InferenceEngine {
 
   #accept(input: GenerationRequest, emit: (event: EngineEvent) => void): void {
     invariant(!this.#requests.has(input.id), `request id ${input.id} is in use`);
-    const request = new LiveRequest(input, this.#numArrived++, emit);
+    const request = new LiveRequest(input, this.#policies(input), this.#numArrived++, emit);
     try {
-      this.#refuse(input);
+      this.#refuse(request);
       for (let choice = 0; choice < input.numChoices; choice++) {
         const sampler = createSampler(input.sampling, { ...input, choice, workspace: this.#workspace });
         request.sequences.push(new Sequence(request, choice, sampler, input.maxTokens));
@@ -127,8 +140,15 @@ export class InferenceEngine {
     if (request.leader !== undefined) this.#scheduler.enqueue(request.leader);
   }
 
+  /** Null when nothing is left out. */
+  #policies({ pruning }: GenerationRequest): ActivePolicies | null {
+    if (pruning === null || Object.keys(pruning.families).length === 0) return null;
+    return createPolicies(pruning, this.#model.info.shape);
+  }
+
   /** Throws when the request can never run. */
-  #refuse(input: GenerationRequest): void {
+  #refuse(request: LiveRequest): void {
+    const { input } = request;
     const { contextLength, vocabSize } = this.#model.info;
     const wanted = input.promptIds.length + input.maxTokens;
     if (input.promptIds.length === 0)
@@ -139,7 +159,7 @@ export class InferenceEngine {
       const message = `expected at most ${contextLength} tokens of context, got ${input.promptIds.length} in the prompt and ${input.maxTokens} requested`;
       throw new AppError('context_length_exceeded', message);
     }
-    this.#memory.assertFits(wanted);
+    this.#memory.assertFits(request);
   }
 
   #drop(id: string): void {
@@ -159,64 +179,58 @@ export class InferenceEngine {
   /** Gives every decoding sequence room for its next entry, preempting the least urgent ones if there is none. */
   #makeRoom(): Sequence[] {
     const decoding = this.#scheduler.running.filter(
-      (sequence) => !this.#inPass.has(sequence) && sequence.isDecoding,
+      (sequence) => !this.#prefill.has(sequence) && sequence.isDecoding,
     );
     for (const sequence of decoding) {
-      while (sequence.cache !== null && !this.#memory.reserve(sequence.cache, sequence.numTokens)) {
-        const victim = this.#scheduler.victim();
-        invariant(victim !== undefined, 'a running sequence can be preempted');
-        this.#preempt(victim);
-      }
+      const { cache, pruning } = sequence;
+      if (cache === null) continue;
+      const grow = (): boolean =>
+        pruning === null
+          ? this.#memory.reserve(cache, sequence.numComputed + 1)
+          : this.#memory.reserveMore(cache, 1);
+      this.#preemptUntil(sequence, grow);
     }
     return decoding.filter((sequence) => sequence.cache !== null);
   }
 
+  /** Preempts others, least urgent first, until `grow` succeeds. False if the sequence had to go itself. */
+  #preemptUntil(sequence: Sequence, grow: () => boolean): boolean {
+    while (sequence.cache !== null && !grow()) {
+      const victim = this.#scheduler.victim();
+      invariant(victim !== undefined, 'a running sequence can be preempted');
+      if (victim === sequence && this.#scheduler.running.length === 1) {
+        const message = 'expected more KV memory: the request does not fit even alone';
+        this.#fail(sequence.request, new AppError('kv_memory_exceeded', message));
+      } else this.#preempt(victim);
+    }
+    return sequence.cache !== null;
+  }
+
+  /** Room for rows of a pruned sequence in one layer. */
+  #reserveRows(sequence: Sequence, layer: number, numRows: number): boolean {
+    const { cache } = sequence;
+    if (cache === null) return false;
+    return this.#preemptUntil(sequence, () => this.#memory.reserveMore(cache, numRows, layer));
+  }
+
   #preempt(sequence: Sequence): void {
     this.#preemptions++;
-    this.#dropFromPass(sequence);
+    this.#prefill.drop(sequence);
     this.#scheduler.remove(sequence);
     sequence.releaseCache();
     this.#scheduler.enqueue(sequence);
   }
 
-  #dropFromPass(sequence: Sequence): void {
-    if (this.#inPass.delete(sequence) && sequence.cache !== null) this.#pass?.drop(sequence.cache);
-  }
-
   /** Takes a sequence out of everything and frees or keeps its cache. */
   #leave(sequence: Sequence): void {
     // In a pass some layers are ahead of others: that cache is of no use to anybody.
-    const wasInPass = this.#inPass.has(sequence);
-    this.#dropFromPass(sequence);
+    const wasInPass = this.#prefill.drop(sequence);
     this.#scheduler.remove(sequence);
     if (wasInPass) sequence.releaseCache();
     else this.#memory.close(sequence);
   }
 
   // ---- prefill
-
-  #startPass(): void {
-    const ends = new Map<Sequence, number>();
-    let rows = 0;
-    const join = (sequence: Sequence): void => {
-      const share = Math.min(sequence.numOwed, ends.size === 0 ? FIRST_LANE_ROWS : OTHER_LANE_ROWS);
-      ends.set(sequence, sequence.numComputed + share);
-      rows += share;
-    };
-    for (const sequence of this.#scheduler.running)
-      if (!sequence.isDecoding && rows < PASS_ROWS) join(sequence);
-    this.#scheduler.start((sequence) => {
-      if (rows >= PASS_ROWS || !this.#admit(sequence)) return false;
-      join(sequence);
-      return true;
-    });
-    if (ends.size === 0) return;
-    this.#inPass = ends;
-    this.#pass = new PrefillPass(
-      this.#model,
-      [...ends].map(([sequence, end]) => this.#lane(sequence, end)),
-    );
-  }
 
   #admit(sequence: Sequence): boolean {
     if (!this.#memory.open(sequence)) return false;
@@ -227,13 +241,13 @@ export class InferenceEngine {
     return true;
   }
 
-  #lane(sequence: Sequence, end: number) {
-    const { cache, numComputed: start } = sequence;
+  #lane(sequence: Sequence, end: number): PrefillRequest | PrunedRequest {
+    const { cache, pruning, numComputed: start } = sequence;
     invariant(cache !== null, 'a sequence in a pass has a cache');
     const { input } = sequence.request;
     const scores = input.promptLogprobs !== null && sequence.numGenerated === 0;
-    const isComplete = end === sequence.numTokens;
-    return {
+    const isComplete = end === sequence.prefillEnd;
+    const lane = {
       tokenIds: sequence.ids.slice(start, end),
       start,
       cache,
@@ -241,34 +255,13 @@ export class InferenceEngine {
       onLogits: (row: number, logits: Float32Array) => {
         const position = start + row;
         if (scores) this.#scorePrompt(sequence, position, logits);
-        const isLast = position === sequence.numTokens - 1;
+        const isLast = position === sequence.prefillEnd - 1;
         if (isLast && !sequence.request.closed) this.#prefilled(sequence, logits);
       },
     };
-  }
-
-  async #prefillSlice(): Promise<void> {
-    const pass = this.#pass;
-    if (pass === null) return;
-    for (let tile = 0; tile < TILES_PER_TURN; tile++) {
-      if (await pass.step()) continue;
-      this.#endPass();
-      return;
-    }
-    for (const [sequence, end] of this.#inPass) {
-      const rows = end - sequence.numComputed;
-      sequence.request.progress(sequence.numComputed + Math.floor(rows * pass.share));
-    }
-  }
-
-  #endPass(): void {
-    this.#pass = null;
-    for (const [sequence, end] of this.#inPass) {
-      // Only prompts that go on are left here: the others left the pass with their logits.
-      sequence.numComputed = end;
-      sequence.request.progress(sequence.numComputed);
-    }
-    this.#inPass.clear();
+    if (pruning === null) return lane;
+    const reserve = (layer: number, numRows: number): boolean => this.#reserveRows(sequence, layer, numRows);
+    return { ...lane, pruning, reserve };
   }
 
   #scorePrompt(sequence: Sequence, position: number, logits: Float32Array): void {
@@ -284,39 +277,56 @@ export class InferenceEngine {
   /** The whole prompt is computed: sample from its last logits, and let the other choices start from a copy. */
   #prefilled(sequence: Sequence, logits: Float32Array): void {
     const { request } = sequence;
-    this.#inPass.delete(sequence);
-    sequence.numComputed = sequence.numTokens;
+    this.#prefill.drop(sequence);
+    sequence.numComputed = sequence.prefillEnd;
     request.progress(sequence.numTokens);
     const isFirst = request.prefilled();
     const others = isFirst ? request.sequences.filter((other) => other !== sequence) : [];
     for (const other of others) {
       if (other.finished || request.closed) continue;
-      other.cache = this.#memory.fork(sequence);
-      other.numComputed = other.cache === null ? 0 : sequence.numComputed;
-      if (other.cache === null || !this.#scheduler.join(other)) {
+      if (!this.#memory.fork(sequence, other) || !this.#scheduler.join(other)) {
         other.releaseCache();
         this.#scheduler.enqueue(other);
       }
       this.#advance(other, logits.slice());
     }
-    this.#advance(sequence, logits);
+    // Preempted under pruning, it decodes again what it had generated.
+    if (sequence.numOwed === 0) this.#advance(sequence, logits);
   }
 
   // ---- decode
 
   async #decode(group: readonly Sequence[]): Promise<void> {
-    // A choice that failed in the group before this one has taken the others of its request along.
-    const sequences = group.filter((sequence) => !sequence.request.closed);
-    if (sequences.length === 0) return;
-    const rows = sequences.map((sequence) => {
-      invariant(sequence.cache !== null, 'a decoding sequence has a cache');
-      return { tokenId: sequence.lastId, position: sequence.numComputed, cache: sequence.cache };
-    });
-    const logits = await decodeStep(this.#model, rows);
+    // A choice that failed, or a sequence that needed room, in the group before this one may have taken others along.
+    const sequences = group.filter(({ request, cache }) => !request.closed && cache !== null);
+    const [first] = sequences;
+    if (first === undefined) return;
+    const logits =
+      first.pruning?.decodeGroup === null
+        ? await this.#decodeSolo(first)
+        : await this.#decodeBatch(sequences);
     sequences.forEach((sequence, i) => {
+      const row = logits[i];
+      if (row === undefined || sequence.cache === null) return;
       sequence.numComputed++;
-      this.#advance(sequence, logits[i] ?? new Float32Array(0));
+      if (sequence.numOwed === 0) this.#advance(sequence, row);
     });
+  }
+
+  async #decodeBatch(sequences: readonly Sequence[]): Promise<Float32Array[]> {
+    const rows = sequences.map(({ cache, pruning, nextId, numComputed }) => {
+      invariant(cache !== null, 'a decoding sequence has a cache');
+      return { tokenId: nextId, position: numComputed, cache, pruning };
+    });
+    return decodeStep(this.#model, rows);
+  }
+
+  async #decodeSolo(sequence: Sequence): Promise<Float32Array[]> {
+    const { pruning, nextId, numComputed } = sequence;
+    invariant(pruning !== null, 'only pruned sequences decode alone');
+    const reserve = (layer: number, numRows: number): boolean => this.#reserveRows(sequence, layer, numRows);
+    const logits = await soloStep(this.#model, { tokenId: nextId, position: numComputed, pruning, reserve });
+    return logits === null ? [] : [logits];
   }
 
   /** Samples a sequence's next token and ends the sequence if that was its last. */
@@ -359,7 +369,7 @@ export class InferenceEngine {
   #fail(request: LiveRequest, error: unknown): void {
     request.error(errorEvent(error));
     for (const sequence of request.sequences) {
-      this.#dropFromPass(sequence);
+      this.#prefill.drop(sequence);
       // Whatever spoilt the logits may be in the cache as well: no other request shall meet it.
       sequence.releaseCache();
     }

@@ -2,10 +2,13 @@
 import { AppError } from '../errors.ts';
 import { BytePool } from '../kv/byte-pool.ts';
 import { checkIntegrity } from '../kv/integrity.ts';
-import { PrefixCache } from '../kv/prefix-cache.ts';
+import { PrefixCache, type PrefixHit } from '../kv/prefix-cache.ts';
 import { bytesFor, type KvShape, SequenceCache } from '../kv/sequence-cache.ts';
-import type { EngineStats } from './protocol.ts';
-import type { Sequence } from './sequence.ts';
+import type { Model } from './model.ts';
+import type { EngineStats, KvBytesByKind } from './protocol.ts';
+import { peakBytes } from './pruning/footprint.ts';
+import { SequencePruning } from './pruning/sequence-pruning.ts';
+import type { LiveRequest, Sequence } from './sequence.ts';
 
 export interface MemoryOptions {
   /** Bytes that all sequences and the prefix cache may hold. */
@@ -23,39 +26,45 @@ type MemoryState = Pick<
 export class Memory {
   readonly #pool: BytePool;
   readonly #prefix: PrefixCache;
+  readonly #model: Model;
   readonly #shape: KvShape;
   readonly #contextLength: number;
 
-  constructor(shape: KvShape, contextLength: number, options: MemoryOptions) {
-    this.#shape = shape;
-    this.#contextLength = contextLength;
+  constructor(model: Model, options: MemoryOptions) {
+    this.#model = model;
+    this.#shape = model.kvShape;
+    this.#contextLength = model.info.contextLength;
     this.#pool = new BytePool(options.kvMaxBytes);
     this.#prefix = new PrefixCache(this.#pool, Math.min(options.prefixCacheMaxBytes, options.kvMaxBytes));
   }
 
   /** Bytes of running sequences, of kept prefixes, and the limit of both together. */
-  get bytes(): MemoryState {
+  state(running: readonly Sequence[]): MemoryState {
     const prefixCacheBytes = this.#prefix.bytes;
     const kvBytes = this.#pool.usedBytes - prefixCacheBytes;
     const kvLimitBytes = this.#pool.limitBytes;
     const tokenBytes = bytesFor(this.#shape, this.#contextLength) / this.#contextLength;
-    return {
-      kvBytes,
-      kvBytesByKind: { dense: kvBytes, retrieval: 0, streaming: 0, pruned: 0 },
-      prefixCacheBytes,
-      kvLimitBytes,
-      kvLimitTokens: Math.floor(kvLimitBytes / tokenBytes),
-    };
+    const kinds = { retrieval: 0, streaming: 0, pruned: 0 };
+    for (const { pruning } of running) pruning?.addBytes(kinds);
+    const dense = kvBytes - kinds.retrieval - kinds.streaming - kinds.pruned;
+    const kvBytesByKind: KvBytesByKind = { dense, ...kinds };
+    const kvLimitTokens = Math.floor(kvLimitBytes / tokenBytes);
+    return { kvBytes, kvBytesByKind, prefixCacheBytes, kvLimitBytes, kvLimitTokens };
   }
 
-  /** @throws AppError `kv_memory_exceeded` when so many tokens do not fit even if nothing else runs */
-  assertFits(numTokens: number): void {
-    const bytes = bytesFor(this.#shape, numTokens);
+  /** @throws AppError `kv_memory_exceeded` when the request does not fit even if nothing else runs */
+  assertFits(request: LiveRequest): void {
+    const bytes = this.#needed(request, request.input.promptIds.length, request.input.maxTokens);
     if (bytes <= this.#pool.limitBytes) return;
     throw new AppError(
       'kv_memory_exceeded',
       `expected at most ${this.#pool.limitBytes} bytes of KV cache, the request needs ${bytes}`,
     );
+  }
+
+  #needed({ policies, input }: LiveRequest, promptTokens: number, newTokens: number): number {
+    if (policies === null) return bytesFor(this.#shape, promptTokens + newTokens);
+    return peakBytes(policies, this.#model, { promptTokens, newTokens, mayReuse: input.cachePrompt });
   }
 
   /** Reserves room for `numEntries` in all. False, and nothing changed for the sequence, if there is none. */
@@ -65,41 +74,63 @@ export class Memory {
     return cache.reserve(numEntries);
   }
 
-  /** Gives a waiting sequence a cache with room for all its tokens, from a kept prefix where there is one. */
+  /** Makes room for `numRows` more entries in each head, or in those of one layer. False if there is none. */
+  reserveMore(cache: SequenceCache, numRows: number, layer?: number): boolean {
+    const grow = (): boolean => cache.reserveMore(numRows, layer);
+    return grow() || (this.#prefix.evict(bytesFor(this.#shape, numRows)) > 0 && grow());
+  }
+
+  /** Gives a waiting sequence a cache, from a kept prefix where there is one; unpruned, with room for all its tokens. */
   open(sequence: Sequence): boolean {
-    const { ids } = sequence;
-    const { cachePrompt, promptLogprobs } = sequence.request.input;
-    const needed = bytesFor(this.#shape, ids.length);
+    const { request, prefillEnd } = sequence;
+    const needed = this.#needed(request, prefillEnd, sequence.numTokens - prefillEnd);
     // Wait until enough is free beside what the prefix cache could give up.
     if (needed > this.#pool.freeBytes + this.#prefix.bytes) return false;
-    // A prompt that is to be scored needs the logits of all its tokens.
-    const hit = cachePrompt && promptLogprobs === null ? this.#prefix.take(ids) : null;
+    const hit = this.#takePrefix(sequence);
     const cache = hit?.cache ?? new SequenceCache(this.#pool, this.#shape, this.#contextLength);
-    if (!this.reserve(cache, ids.length)) {
+    const start = hit?.length ?? 0;
+    if (request.policies !== null) {
+      sequence.pruning = new SequencePruning(request.policies, this.#model, cache, start);
+    } else if (!this.reserve(cache, prefillEnd)) {
       if (hit === null) cache.free();
-      else this.#prefix.offer(ids.subarray(0, hit.length), cache);
+      else this.#prefix.offer(sequence.ids.subarray(0, start), cache);
       return false;
     }
     sequence.cache = cache;
-    sequence.numComputed = hit?.length ?? 0;
+    sequence.numComputed = start;
     return true;
   }
 
-  /** A copy of what a sequence has computed. Null if there is no room for it. */
-  fork({ cache, numComputed }: Sequence): SequenceCache | null {
-    if (cache === null) return null;
-    const copy = cache.fork(numComputed);
-    const bytes = bytesFor(this.#shape, numComputed);
-    if (copy !== null || bytes > this.#pool.freeBytes + this.#prefix.bytes) return copy;
-    this.#prefix.evict(bytes);
-    return cache.fork(numComputed);
+  #takePrefix({ request, ids, prefillEnd }: Sequence): PrefixHit | null {
+    const { input, policies } = request;
+    // A prompt that is to be scored needs the logits of all its tokens; other blocks make other entries.
+    if (!input.cachePrompt || input.promptLogprobs !== null || policies?.layers != null) return null;
+    // Pruning must not reach what is kept for others.
+    return this.#prefix.take(ids.subarray(0, prefillEnd), { copies: policies !== null });
+  }
+
+  /** A copy of what a sequence has computed, given to another one. False if there is no room for it. */
+  fork(source: Sequence, target: Sequence): boolean {
+    const { cache, numComputed, pruning } = source;
+    if (cache === null) return false;
+    const numEntries = pruning === null ? numComputed : undefined;
+    let copy = cache.fork(numEntries);
+    if (copy === null && cache.bytes <= this.#pool.freeBytes + this.#prefix.bytes) {
+      this.#prefix.evict(cache.bytes);
+      copy = cache.fork(numEntries);
+    }
+    if (copy === null) return false;
+    target.cache = copy;
+    target.pruning = pruning?.clone(copy) ?? null;
+    target.numComputed = numComputed;
+    return true;
   }
 
   /** Takes a sequence's cache back; keeps it for later prompts if the request allows and every layer is complete. */
   close(sequence: Sequence): void {
-    const { cache, numComputed } = sequence;
-    const mayKeep = cache !== null && sequence.request.input.cachePrompt && numComputed > 0;
-    if (mayKeep && cache.holdsExactly(numComputed)) {
+    const { cache, numComputed, pruning } = sequence;
+    const isWhole = cache !== null && pruning === null && numComputed > 0;
+    if (isWhole && sequence.request.input.cachePrompt && cache.holdsExactly(numComputed)) {
       this.#prefix.offer(sequence.ids.subarray(0, numComputed), cache);
       sequence.cache = null;
     } else sequence.releaseCache();

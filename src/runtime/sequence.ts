@@ -1,6 +1,15 @@
 /** The engine's live records: a request, and one sequence for each of its choices. */
 import type { SequenceCache } from '../kv/sequence-cache.ts';
-import type { EngineEvent, FinishReason, GenerationRequest, TokenLogprobs } from './protocol.ts';
+import type { ActivePolicies } from '../policies/index.ts';
+import type {
+  EngineEvent,
+  FinishReason,
+  GenerationRequest,
+  PruningReport,
+  TokenLogprobs,
+} from './protocol.ts';
+import { sumPruning } from './pruning/report.ts';
+import type { SequencePruning } from './pruning/sequence-pruning.ts';
 import type { Sampler } from './sampling/sampler.ts';
 
 /** One choice: its tokens, what of them is computed, and its cache. */
@@ -8,10 +17,12 @@ export class Sequence {
   readonly request: LiveRequest;
   readonly choice: number;
   readonly sampler: Sampler;
-  /** Entries in every head of the cache = positions computed so far. */
+  /** Positions computed so far = entries in every head of an unpruned cache. */
   numComputed = 0;
   /** Null while the sequence waits: before its first prefill, or preempted. */
   cache: SequenceCache | null = null;
+  /** The cache's pruning; null = none is in force, or no cache. */
+  pruning: SequencePruning | null = null;
   finished = false;
   readonly #ids: Int32Array;
   #length: number;
@@ -44,13 +55,23 @@ export class Sequence {
     return this.#length - this.numComputed;
   }
 
-  /** Owes only the token that it sampled last. A prompt may owe one token, too, but ends in another way. */
-  get isDecoding(): boolean {
-    return this.numOwed === 1 && this.numGenerated > 0;
+  /**
+   * Where a prefill of this sequence ends. Preempted and computed again, tokens that were generated count as prompt; not
+   * so under pruning, which treats the two differently: they are decoded once more.
+   */
+  get prefillEnd(): number {
+    return this.request.policies === null ? this.#length : this.request.input.promptIds.length;
   }
 
-  get lastId(): number {
-    return this.#ids[this.#length - 1] ?? 0;
+  /** Owes only tokens that it has sampled. A prompt may owe one token, too, but ends in another way. */
+  get isDecoding(): boolean {
+    if (this.numGenerated === 0) return false;
+    return this.request.policies === null ? this.numOwed === 1 : this.numComputed >= this.prefillEnd;
+  }
+
+  /** The first token that is not computed. */
+  get nextId(): number {
+    return this.#ids[this.numComputed] ?? 0;
   }
 
   push(tokenId: number): void {
@@ -62,12 +83,15 @@ export class Sequence {
   releaseCache(): void {
     this.cache?.free();
     this.cache = null;
+    this.pruning = null;
     this.numComputed = 0;
   }
 }
 
 export class LiveRequest {
   readonly input: GenerationRequest;
+  /** What every sequence of it leaves out; null = nothing. */
+  readonly policies: ActivePolicies | null;
   readonly sequences: Sequence[] = [];
   /** Order of arrival. */
   readonly order: number;
@@ -80,9 +104,16 @@ export class LiveRequest {
   /** One per prompt token once scored; null for the first, which nothing predicts. */
   promptLogprobs: (TokenLogprobs | null)[] = [];
   closed = false;
+  #pruning: PruningReport | null = null;
 
-  constructor(input: GenerationRequest, order: number, emit: (event: EngineEvent) => void) {
+  constructor(
+    input: GenerationRequest,
+    policies: ActivePolicies | null,
+    order: number,
+    emit: (event: EngineEvent) => void,
+  ) {
     this.input = input;
+    this.policies = policies;
     this.order = order;
     this.#emit = emit;
   }
@@ -134,6 +165,8 @@ export class LiveRequest {
   /** Ends one choice; the last one ends the request. */
   finish(sequence: Sequence, reason: FinishReason, stopTokenId: number | null): void {
     sequence.finished = true;
+    if (sequence.pruning !== null)
+      this.#pruning = sumPruning([this.#pruning, sequence.pruning.report(sequence.numComputed)]);
     this.#emit({ type: 'finished', choice: sequence.choice, reason, stopTokenId });
     if (this.sequences.every((s) => s.finished)) this.#done();
   }
@@ -156,7 +189,7 @@ export class LiveRequest {
         ttftMs: first - this.#arrivedMs,
         decodeMs: now - first,
       },
-      pruning: null,
+      pruning: this.#pruning,
     });
   }
 }

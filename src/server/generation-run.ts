@@ -5,7 +5,7 @@ import { ChoiceText } from './choice-text.ts';
 import type { Released } from './choice-text.ts';
 import type { GenerationEvent, GenerationJob, PromptLogprobs } from './generation-job.ts';
 import type { LoadedModel } from './model.ts';
-import { sumPruning } from './pruning-report.ts';
+import { sumPruning } from '../runtime/pruning/report.ts';
 import { sumTimings, sumUsage } from './usage.ts';
 
 type Of<T extends EngineEvent['type']> = Extract<EngineEvent, { type: T }>;

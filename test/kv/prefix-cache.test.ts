@@ -43,7 +43,7 @@ function setUp({ room = 100, maxBytes = 1e9, limitBuffers = 10_000 } = {}) {
     prefixes.offer(idsOf(text), sequence(pool, idsOf(text), salt), salt);
   };
   const take = (text: string, minimum?: number, salt?: string) => {
-    const hit = prefixes.take(idsOf(text), minimum, salt);
+    const hit = prefixes.take(idsOf(text), { minimum, salt });
     if (hit) expect(readEntries(hit.cache)).toEqual(contentOf(idsOf(text).subarray(0, hit.length), salt));
     return hit;
   };
@@ -89,7 +89,7 @@ describe('PrefixCache with memory to spare', () => {
             const lengths = model.filter((e) => e.salt === op.salt).map((e) => shared(e.ids, op.ids));
             const best = Math.max(0, Math.min(op.ids.length - 1, Math.max(0, ...lengths)));
             expect(prefixes.match(op.ids, op.salt)).toBe(best);
-            const taken = prefixes.take(op.ids, op.minimum, op.salt);
+            const taken = prefixes.take(op.ids, { minimum: op.minimum, salt: op.salt });
             expect(taken?.length ?? 0).toBe(best >= op.minimum ? best : 0);
             queried += op.ids.length;
             hit += taken?.length ?? 0;
@@ -144,7 +144,7 @@ describe('PrefixCache in little memory', () => {
               offered.push(op);
             } else {
               const available = prefixes.match(op.ids, op.salt);
-              const taken = prefixes.take(op.ids, op.minimum, op.salt);
+              const taken = prefixes.take(op.ids, { minimum: op.minimum, salt: op.salt });
               // There is always a way: at worst the entry itself is cut.
               expect(taken?.length ?? 0).toBe(available >= op.minimum ? available : 0);
               if (taken) {

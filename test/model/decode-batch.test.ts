@@ -56,7 +56,12 @@ async function decode(
   for (let step = 0; step < STEPS; step++) {
     const rows = sequences.map((i, at): DecodeRow => {
       forks[at]!.reserve(LENGTHS[i]! + step + 1);
-      return { tokenId: tokens(i, 200).at(-1 - step)!, position: LENGTHS[i]! + step, cache: forks[at]! };
+      return {
+        tokenId: tokens(i, 200).at(-1 - step)!,
+        position: LENGTHS[i]! + step,
+        cache: forks[at]!,
+        pruning: null,
+      };
     });
     steps.push((await decodeStep(loaded, rows)).map((logits) => logits.slice()));
   }

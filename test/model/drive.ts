@@ -96,7 +96,9 @@ export async function decodeOne(
   tokenId: number,
   position: number,
 ): Promise<Float32Array> {
-  const [logits = new Float32Array(0)] = await decodeStep(model, [{ tokenId, position, cache }]);
+  const [logits = new Float32Array(0)] = await decodeStep(model, [
+    { tokenId, position, cache, pruning: null },
+  ]);
   return logits;
 }
 

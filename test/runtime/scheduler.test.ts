@@ -10,7 +10,7 @@ const sampler = { sample: () => ({ tokenId: 0, logprobs: null }), accept: () => 
 /** Only what a scheduler may look at is real. */
 function makeSequences(priority: number, order: number, numChoices = 1): Sequence[] {
   const input = { id: `${order}`, promptIds: new Int32Array(1), priority } as GenerationRequest;
-  const request = new LiveRequest(input, order, () => undefined);
+  const request = new LiveRequest(input, null, order, () => undefined);
   return Array.from({ length: numChoices }, (_, choice) => new Sequence(request, choice, sampler, 1));
 }
 

@@ -512,7 +512,8 @@ describe('the reply', () => {
 });
 
 test('layers: blocks and heads that are left out', async () => {
-  const { pruningObject, sumPruning } = await import('../../src/server/pruning-report.ts');
+  const { pruningObject } = await import('../../src/server/pruning-report.ts');
+  const { sumPruning } = await import('../../src/runtime/pruning/report.ts');
   const layers = { droppedAttention: 2, droppedMlp: 1, maskedHeads: 3 };
   const plan = { tokens: null, kv: null, layers };
   const chosen = { preset: null, families: { layers: { policy: 'any', options: {} } } };

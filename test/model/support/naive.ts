@@ -15,7 +15,7 @@ export async function runNaively(model: Model, ids: readonly number[]): Promise<
   const whole = new SequenceCache(new BytePool(2 ** 30), model.kvShape, model.info.contextLength);
   const step = async (cache: SequenceCache, tokenId: number, position: number): Promise<Float32Array> => {
     cache.reserve(position + 1);
-    const [logits] = await decodeStep(model, [{ tokenId, position, cache }]);
+    const [logits] = await decodeStep(model, [{ tokenId, position, cache, pruning: null }]);
     return logits!.slice();
   };
   const logits: Float32Array[] = [];

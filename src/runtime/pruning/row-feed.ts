@@ -1,0 +1,152 @@
+/** What each row of a tile sees of heads whose entries are not simply all that came before: views and masks. */
+import type { TileHeadView } from '../../graph/session.ts';
+import { lowerBound, type PrunedHead } from '../../kv/pruned-cache.ts';
+import { causalMask, HIDDEN } from '../attention-feed.ts';
+
+/** A streaming head's rule: a row at position i sees the entry at j iff j < sink or i - j <= recent. */
+export interface StreamingRule {
+  readonly sink: number;
+  readonly recent: number;
+}
+
+/** What is visible beside causality. */
+export interface Visibility {
+  readonly streaming: StreamingRule | null;
+  /** Of models with a sliding window: the last so many tokens, the row's own among them. */
+  readonly window: number | null;
+  /** By position: 1 = may be seen. */
+  readonly selected: Uint8Array | null;
+}
+
+export interface FedHead {
+  readonly view: TileHeadView;
+  /** Positions of the entries in the view, in its order. */
+  readonly positions: Int32Array;
+  /** Slot of the first entry where the view is contiguous, else null. */
+  readonly firstSlot: number | null;
+}
+
+function sees(row: number, entry: number, { streaming, window, selected }: Visibility): boolean {
+  if (entry > row || (window !== null && row - entry >= window)) return false;
+  if (selected !== null && selected[entry] !== 1) return false;
+  return streaming === null || entry < streaming.sink || row - entry <= streaming.recent;
+}
+
+/** [rows, entries] */
+function buildMask(rows: Int32Array, entries: Int32Array, visibility: Visibility): Float32Array {
+  const mask = new Float32Array(rows.length * entries.length);
+  let at = 0;
+  for (const row of rows) {
+    for (const entry of entries) {
+      if (!sees(row, entry, visibility)) mask[at] = HIDDEN;
+      at++;
+    }
+  }
+  return mask;
+}
+
+interface Masked {
+  readonly rows: Int32Array;
+  readonly entries: Int32Array;
+  readonly visibility: Visibility;
+  readonly mask: Float32Array;
+}
+
+function isShifted(a: Int32Array, b: Int32Array, shift: number): boolean {
+  return a.length === b.length && a.every((value, i) => value === (b[i] ?? 0) + shift);
+}
+
+function fits(known: Masked, rows: Int32Array, entries: Int32Array, visibility: Visibility): boolean {
+  const { streaming, window, selected } = visibility;
+  if (known.visibility.streaming !== streaming || known.visibility.window !== window) return false;
+  if (known.visibility.selected !== selected) return false;
+  const shift = (rows[0] ?? 0) - (known.rows[0] ?? 0);
+  const sink = streaming?.sink ?? 0;
+  const mayShift = selected === null && (entries[0] ?? 0) >= sink && (known.entries[0] ?? 0) >= sink;
+  if (shift !== 0 && !mayShift) return false;
+  return isShifted(rows, known.rows, shift) && isShifted(entries, known.entries, shift);
+}
+
+/** The last mask that was built: it nearly always serves the other heads, the other layers and the next tile, too. */
+let last: Masked | null = null;
+
+function maskOf(rows: Int32Array, entries: Int32Array, visibility: Visibility): Float32Array {
+  if (last === null || !fits(last, rows, entries, visibility)) {
+    const mask = buildMask(rows, entries, visibility);
+    last = { rows: rows.slice(), entries: entries.slice(), visibility, mask };
+  }
+  return last.mask;
+}
+
+/** Everything from slot `from` on, `tailFrom` and later behind a mask. */
+function contiguous(
+  head: PrunedHead,
+  from: number,
+  tailFrom: number,
+  end: number,
+  mask: Float32Array,
+): FedHead {
+  const { cache } = head;
+  const view = {
+    keys: cache.keys(from, tailFrom),
+    tailKeys: cache.keys(tailFrom, end),
+    values: cache.values(from, end),
+    mask,
+  };
+  return { view, positions: head.positions.subarray(from, end), firstSlot: from };
+}
+
+/** Sinks, which every row sees, and the window's entries behind a mask: their values are copied side by side. */
+function sinksAndWindow(
+  head: PrunedHead,
+  numSinks: number,
+  from: number,
+  end: number,
+  mask: Float32Array,
+): FedHead {
+  const { cache, positions } = head;
+  const [sinks, rest] = [cache.values(0, numSinks), cache.values(from, end)];
+  const values = new Float32Array(sinks.length + rest.length);
+  values.set(sinks);
+  values.set(rest, sinks.length);
+  const seen = new Int32Array(numSinks + end - from);
+  seen.set(positions.subarray(0, numSinks));
+  seen.set(positions.subarray(from, end), numSinks);
+  const view = { keys: cache.keys(0, numSinks), tailKeys: cache.keys(from, end), values, mask };
+  return { view, positions: seen, firstSlot: null };
+}
+
+/** For rows at ascending positions, whose own keys and values are in the head already. */
+export function feedRows(head: PrunedHead, rows: Int32Array, visibility: Visibility): FedHead {
+  const { positions } = head;
+  const { streaming, window, selected } = visibility;
+  if (!head.isAscending || selected !== null)
+    return contiguous(head, 0, 0, head.length, maskOf(rows, positions, visibility));
+  const first = rows[0] ?? 0;
+  const end = lowerBound(positions, (rows.at(-1) ?? 0) + 1);
+  const oldest = Math.max(
+    window === null ? 0 : first - window + 1,
+    streaming === null ? 0 : first - streaming.recent,
+  );
+  const from = lowerBound(positions, oldest);
+  if (streaming !== null && window === null) {
+    const numSinks = lowerBound(positions, streaming.sink);
+    if (from > numSinks)
+      return sinksAndWindow(
+        head,
+        numSinks,
+        from,
+        end,
+        maskOf(rows, positions.subarray(from, end), visibility),
+      );
+    return contiguous(head, 0, 0, end, maskOf(rows, positions.subarray(0, end), visibility));
+  }
+  if (streaming !== null || window !== null) {
+    const start = streaming === null ? from : 0;
+    return contiguous(head, start, start, end, maskOf(rows, positions.subarray(start, end), visibility));
+  }
+  const tailFrom = lowerBound(positions, first);
+  const tail = positions.subarray(tailFrom, end);
+  const isOwn = isShifted(tail, rows, 0);
+  return contiguous(head, 0, tailFrom, end, isOwn ? causalMask(rows.length) : maskOf(rows, tail, visibility));
+}

@@ -1,0 +1,158 @@
+/**
+ * A decode step of one sequence in runs of its own: LazyLLM, whose every step selects anew among all tokens and computes
+ * those again that earlier steps left out (arXiv 2407.14057, section 3), and sequences with scaled heads.
+ */
+import { invariant } from '../../errors.ts';
+import type { Model } from '../model.ts';
+import { runRows } from './layer-run.ts';
+import { mergeRows, type RowBatch, takeRows } from './row-batch.ts';
+import type { SequencePruning } from './sequence-pruning.ts';
+import type { TokenState } from './token-state.ts';
+
+export interface SoloRow {
+  readonly tokenId: number;
+  readonly position: number;
+  readonly pruning: SequencePruning;
+  /** Makes room for more entries in all heads of a layer. False = the sequence has lost its cache instead. */
+  readonly reserve: (layer: number, numRows: number) => boolean;
+}
+
+const NONE = new Float32Array(0);
+
+/** The positions that a step may see from some layer on. */
+interface Selected {
+  /** Ascending; the row's own is the last. */
+  readonly positions: Int32Array;
+  /** By position. */
+  readonly flags: Uint8Array;
+}
+
+/** @returns logits [vocabSize], or null if the sequence lost its cache */
+export async function soloStep(model: Model, row: SoloRow): Promise<Float32Array | null> {
+  const { pruning, position } = row;
+  const { tokens } = pruning;
+  let rows: RowBatch = {
+    positions: Int32Array.of(position),
+    hidden: model.embedding.rows([row.tokenId]),
+    projected: NONE,
+  };
+  let selected: Selected | null = null;
+  tokens?.extend(position + 1);
+  for (let layer = 0; layer < model.numLayers; layer++) {
+    const numAlive: number = selected?.positions.length ?? position + 1;
+    const selects = layer > 0 && tokens?.policy.revives === true;
+    const budget = selects ? tokens.policy.budget(layer - 1, numAlive, position + 1) : null;
+    if (tokens === null || budget === null) {
+      const run = { layer, rows, finish: layer === 0 ? 'not' : 'whole', open: true } as const;
+      const result = await runRows(model, pruning, {
+        ...run,
+        phase: 'decode',
+        selected: selected?.flags ?? null,
+      });
+      rows = {
+        positions: rows.positions,
+        hidden: layer === 0 ? rows.hidden : result.hidden,
+        projected: result.projected,
+      };
+    } else {
+      const step: StageStep = { model, pruning, tokens, layer, budget, selected };
+      const finished = await finishStage(step, rows);
+      selected = select(step, position);
+      rows = await reopen(step, finished, selected);
+    }
+    if (!row.reserve(layer, rows.positions.length)) return null;
+    pruning.append(layer, rows.projected, rows.positions);
+    if (layer > 0) pruning.decodeLayerDone(layer - 1, position);
+  }
+  return close(model, row, rows, selected);
+}
+
+interface StageStep {
+  readonly model: Model;
+  readonly pruning: SequencePruning;
+  readonly tokens: TokenState;
+  /** The layer that is opened. */
+  readonly layer: number;
+  readonly budget: number;
+  readonly selected: Selected | null;
+}
+
+/** Finishes layer - 1 for the step's rows, and hears what the newest one attends to. */
+async function finishStage(
+  { model, pruning, tokens, layer, selected }: StageStep,
+  rows: RowBatch,
+): Promise<RowBatch> {
+  const { fed, signal, hidden } = await runRows(model, pruning, {
+    layer,
+    rows,
+    finish: 'whole',
+    open: false,
+    phase: 'decode',
+    signal: 'lastQuery',
+    selected: selected?.flags ?? null,
+  });
+  for (const { positions } of fed) tokens.forget(positions);
+  pruning.observe(layer - 1, fed, signal, { scores: false, importance: true });
+  return { positions: rows.positions, hidden, projected: NONE };
+}
+
+function select({ tokens, layer, budget, model, selected }: StageStep, position: number): Selected {
+  const alive = selected?.positions ?? Int32Array.from({ length: position + 1 }, (_, i) => i);
+  const chosen = tokens.policy.select(
+    {
+      layer: layer - 1,
+      numLayers: model.numLayers,
+      positions: alive,
+      importance: tokens.importanceOf(alive),
+    },
+    budget,
+  );
+  invariant(chosen.length <= budget && chosen.at(-1) === alive.length - 1, 'a selection keeps its budget');
+  const positions = Int32Array.from(chosen, (i) => alive[i] ?? 0);
+  const flags = new Uint8Array(position + 1);
+  for (const kept of positions) flags[kept] = 1;
+  return { positions, flags };
+}
+
+/** Rows that leave are saved; selected tokens that never entered this layer are fetched; all enter it together. */
+async function reopen(
+  step: StageStep,
+  finished: RowBatch,
+  { positions, flags }: Selected,
+): Promise<RowBatch> {
+  const { model, pruning, tokens, layer } = step;
+  const width = model.architecture.config.hiddenSize;
+  const going: number[] = [];
+  finished.positions.forEach((position, row) => {
+    if (flags[position] === 1) going.push(row);
+    else tokens.aux.put(layer - 1, position, finished.hidden.subarray(row * width, (row + 1) * width));
+  });
+  const revived = positions.filter((position) => tokens.aux.has(layer - 1, position));
+  tokens.noteRevived(revived.length);
+  const hidden = new Float32Array(revived.length * width);
+  revived.forEach((position, row) => {
+    hidden.set(tokens.aux.take(layer - 1, position), row * width);
+  });
+  const rows = mergeRows([
+    { positions: revived, hidden, projected: NONE },
+    takeRows(finished, Int32Array.from(going)),
+  ]);
+  const run = { layer, rows, finish: 'not', open: true, phase: 'decode' } as const;
+  const { projected } = await runRows(model, pruning, run);
+  return { ...rows, projected };
+}
+
+/** Only the newest row goes through the last layer and the head. */
+async function close(
+  model: Model,
+  { pruning, position }: SoloRow,
+  rows: RowBatch,
+  selected: Selected | null,
+): Promise<Float32Array> {
+  const newest = takeRows(rows, Int32Array.of(rows.positions.length - 1));
+  const run = { layer: model.numLayers, rows: newest, finish: 'whole', open: true, phase: 'decode' } as const;
+  const { hidden } = await runRows(model, pruning, { ...run, selected: selected?.flags ?? null });
+  pruning.decodeLayerDone(model.numLayers - 1, position);
+  pruning.decodeDone();
+  return hidden;
+}
