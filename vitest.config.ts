@@ -8,7 +8,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['test/{kv,text,graph,runtime,config,eval}/**/*.test.ts', 'test/*.test.ts'],
+          include: ['test/{kv,policies,text,graph,runtime,config,eval}/**/*.test.ts', 'test/*.test.ts'],
         },
       },
       {

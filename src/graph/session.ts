@@ -142,7 +142,7 @@ export class ModelSession {
   /** One entry of zeros: what an empty decode slot attends to. */
   readonly #emptySlot: Tensor;
   readonly #scalars = new Map<number, Tensor>();
-  readonly #parts = new Map<RunParts, Tensor>();
+  readonly #parts = new Map<string, Tensor>();
 
   private constructor(session: InferenceSession, model: CompiledModel) {
     this.#session = session;
@@ -180,8 +180,9 @@ export class ModelSession {
   }
 
   #partsTensor(parts: RunParts): Tensor {
-    let tensor = this.#parts.get(parts);
-    if (tensor === undefined) this.#parts.set(parts, (tensor = partsTensor(parts)));
+    const key = [parts.attention, parts.mlp, parts.open].join();
+    let tensor = this.#parts.get(key);
+    if (tensor === undefined) this.#parts.set(key, (tensor = partsTensor(parts)));
     return tensor;
   }
 
