@@ -1,0 +1,51 @@
+/** Every example of every policy as requests, on models that have all that policies need. */
+import {
+  type ActivePolicies,
+  createPolicies,
+  type Family,
+  MODULES,
+  parsePruning,
+  type PruningChoice,
+} from '../../../src/policies/index.ts';
+import type { Model } from '../../../src/runtime/model.ts';
+
+/** The same model with a DuoAttention pattern: gates that differ. */
+export function withPattern(model: Model): Model {
+  const { info } = model;
+  const gates = info.shape.layers.map(({ kvHeads }, layer) =>
+    Array.from({ length: kvHeads }, (_, head) => ((layer * 7 + head * 3) % 10) / 10),
+  );
+  return Object.create(model, { info: { value: { ...info, shape: { ...info.shape, gates } } } }) as Model;
+}
+
+export interface PolicyCase {
+  readonly family: Family;
+  readonly name: string;
+  readonly title: string;
+  /** As the family's value in a request. */
+  readonly value: unknown;
+}
+
+export const CASES: readonly PolicyCase[] = MODULES.flatMap(({ family, name, examples }) =>
+  examples.map((value) => ({ family, name, title: `${family} ${JSON.stringify(value)}`, value })),
+);
+
+/** The first example of every policy. */
+export const ONE_OF_EACH: readonly PolicyCase[] = CASES.filter(
+  ({ family, name }, i) => CASES.findIndex((other) => other.family === family && other.name === name) === i,
+);
+
+/** @throws AppError where the model or the combination does not allow it */
+export function choose(model: Model, value: Readonly<Partial<Record<Family, unknown>>>): PruningChoice {
+  const choice = parsePruning(value, {}, model.info.shape);
+  if (choice === null) throw new Error(`no choice in ${JSON.stringify(value)}`);
+  return choice;
+}
+
+export function choiceOf(model: Model, { family, value }: PolicyCase): PruningChoice {
+  return choose(model, { [family]: value });
+}
+
+export function policiesOf(model: Model, choice: PruningChoice): ActivePolicies {
+  return createPolicies(choice, model.info.shape);
+}
