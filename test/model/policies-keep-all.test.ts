@@ -1,12 +1,17 @@
 /** Policies that are told to keep everything change no bit of what the model says. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { createPolicies, type LayerPolicy } from '../../src/policies/index.ts';
+import {
+  createPolicies,
+  type Family,
+  type LayerPolicy,
+  type PruningChoice,
+} from '../../src/policies/index.ts';
 import type { Model } from '../../src/runtime/model.ts';
 import { argmax, checkpoints, decodeOne, emptyCache, maxDifference, prefill } from './drive.ts';
 import { modelLoader } from './fixture.ts';
 import { PrunedRun } from './pruned-drive.ts';
 import { makeIds } from './support/engine.ts';
-import { CASES, choose, type PolicyCase, withPattern } from './support/policies.ts';
+import { CASES, choiceOf, choose, isAccepted, type PolicyCase, withPattern } from './support/policies.ts';
 
 const SHARE = { keep: 1, max_entries: undefined };
 const STAGE = { stages: [{ layer: 0, keep: 1 }] };
@@ -35,7 +40,8 @@ const KEEP_ALL: Readonly<Record<string, object | null>> = {
   'layers head-mask': { factor: 1 },
 };
 
-const NUM_STEPS = 8;
+/** Evictions of the examples come after 8 and 16. */
+const NUM_STEPS = 18;
 const PROMPT_TOKENS = 300;
 
 function keepingAll(model: Model, { family, name, value }: PolicyCase) {
@@ -101,5 +107,52 @@ describe.each([
       );
     });
     run.cache.free();
+  });
+});
+
+/** What keeps everything, of one family beside an example of another one. */
+const NEUTRAL: Readonly<Partial<Record<Family, readonly object[]>>> = {
+  tokens: [
+    { policy: 'lazyllm', ...STAGE, prefill_only: true },
+    { policy: 'spatten', token_keep: 1 },
+    { policy: 'ftp', keep: 1 },
+  ],
+  kv: [
+    { policy: 'duo-attention', sparsity: 0 },
+    { policy: 'h2o', keep: 1, interval: 4 },
+    { policy: 'snapkv', keep: 1, observation_window: 16 },
+    { policy: 'quest', keep: 1 },
+  ],
+  layers: [{ policy: 'head-mask', heads: [[1, 0]], factor: 1 }],
+};
+
+describe('beside another family', () => {
+  const pairs = CASES.flatMap((policyCase) =>
+    Object.entries(NEUTRAL)
+      .filter(([family]) => family !== policyCase.family)
+      .flatMap(([family, values]) => values.map((value) => ({ policyCase, family, value }))),
+  );
+
+  async function follow(model: Model, choice: PruningChoice, dense: Dense): Promise<Float32Array[]> {
+    const run = new PrunedRun(model, createPolicies(choice, model.info.shape));
+    const logits = await run.prefill(dense.ids);
+    for (const id of dense.tokens) logits.push(await run.decode(id));
+    run.cache.free();
+    return logits;
+  }
+
+  it.each(CASES)('$title changes the same', async (policyCase) => {
+    const model = withPattern(await load(dirOf('stories260K')));
+    const dense = await runDense(model);
+    const expected = await follow(model, choiceOf(model, policyCase), dense);
+    for (const { family, value } of pairs.filter((pair) => pair.policyCase === policyCase)) {
+      const both = { [policyCase.family]: policyCase.value, [family]: value };
+      if (!isAccepted(model, both)) continue;
+      const logits = await follow(model, choose(model, both), dense);
+      logits.forEach((row, i) => {
+        const title = `${JSON.stringify(value)}, after ${i} decoded tokens`;
+        expect.soft(maxDifference(row, expected[i]!), title).toBe(0);
+      });
+    }
   });
 });

@@ -38,11 +38,12 @@ export async function runRows(
   const shape = model.architecture.layers[done]?.attention ?? null;
   const { layers: plan } = pruning.policies;
   const attends = finish !== 'not' && shape !== null && plan?.attention[done] !== false;
-  const fed = attends
-    ? pruning.pruned
-        .heads(done)
-        .map((head, j) => feedRows(head, positions, pruning.visibility(done, j, phase, selected)))
-    : [];
+  const feedAll = (): FedHead[] =>
+    pruning.pruned
+      .heads(done)
+      .map((head, j) => feedRows(head, positions, pruning.visibility(done, j, phase, selected)));
+  const reads = phase === 'decode' && pruning.readsInBlocks;
+  const fed = !attends ? [] : reads ? pruning.readFed(done, rows.projected) : feedAll();
   const feed = (): AttentionFeed => {
     if (shape === null) return { kind: 'none' };
     if (!attends) return { kind: 'skip', shape };

@@ -3,6 +3,7 @@ import type { HeadView } from '../../graph/session.ts';
 import { lowerBound, PrunedCache, type PrunedHead } from '../../kv/pruned-cache.ts';
 import type { SequenceCache } from '../../kv/sequence-cache.ts';
 import type { ActivePolicies, EvictingPolicy, SplitPolicy } from '../../policies/index.ts';
+import { causalMask } from '../attention-feed.ts';
 import type { Model } from '../model.ts';
 import type { PruningReport } from '../protocol.ts';
 import { BlockReader } from './block-reader.ts';
@@ -174,6 +175,21 @@ export class SequencePruning {
       if (this.#reader === null || attention == null)
         return { keys: cache.keys(from), values: cache.values(from) };
       return this.#reader.view({ layer, head: j, from, entries: cache, attention, projected, scratch });
+    });
+  }
+
+  /** Whether each decode row reads blocks of its own choice. */
+  get readsInBlocks(): boolean {
+    return this.#reader !== null;
+  }
+
+  /** What {@link decodeViews} gives, for a decode row in a run of its own. */
+  readFed(layer: number, projected: Float32Array): FedHead[] {
+    return this.decodeViews(layer, projected, 0).map(({ keys, values }, j) => {
+      const { headDim } = this.pruned.heads(layer)[j]?.cache ?? { headDim: 0 };
+      const split = keys.length - headDim;
+      const view = { keys: keys.subarray(0, split), tailKeys: keys.subarray(split), values };
+      return { view: { ...view, mask: causalMask(1) }, positions: new Int32Array(0), firstSlot: null };
     });
   }
 

@@ -4,7 +4,7 @@
  */
 import { invariant } from '../../errors.ts';
 import type { Model } from '../model.ts';
-import { runRows } from './layer-run.ts';
+import { type PartialResult, type PartialRun, runRows } from './layer-run.ts';
 import { mergeRows, type RowBatch, takeRows } from './row-batch.ts';
 import type { SequencePruning } from './sequence-pruning.ts';
 import type { TokenState } from './token-state.ts';
@@ -43,12 +43,8 @@ export async function soloStep(model: Model, row: SoloRow): Promise<Float32Array
     const selects = layer > 0 && tokens?.policy.revives === true;
     const budget = selects ? tokens.policy.budget(layer - 1, numAlive, position + 1) : null;
     if (tokens === null || budget === null) {
-      const run = { layer, rows, finish: layer === 0 ? 'not' : 'whole', open: true } as const;
-      const result = await runRows(model, pruning, {
-        ...run,
-        phase: 'decode',
-        selected: selected?.flags ?? null,
-      });
+      const finish = layer === 0 ? 'not' : 'whole';
+      const result = await pass(model, pruning, { layer, rows, finish, selected });
       rows = {
         positions: rows.positions,
         hidden: layer === 0 ? rows.hidden : result.hidden,
@@ -65,6 +61,22 @@ export async function soloStep(model: Model, row: SoloRow): Promise<Float32Array
     if (layer > 0) pruning.decodeLayerDone(layer - 1, position);
   }
   return close(model, row, rows, selected);
+}
+
+type Pass = Pick<PartialRun, 'layer' | 'rows' | 'finish'> & { readonly selected: Selected | null };
+
+/** Finishes and opens, and lets evictions hear what the row attends to, as a shared decode step does. */
+async function pass(
+  model: Model,
+  pruning: SequencePruning,
+  { selected, ...own }: Pass,
+): Promise<PartialResult> {
+  const run = { ...own, open: true, phase: 'decode', selected: selected?.flags ?? null } as const;
+  const observes = own.finish !== 'not' && pruning.observesDecode;
+  const result = await runRows(model, pruning, { ...run, signal: observes ? 'lastQuery' : 'none' });
+  if (observes)
+    pruning.observe(own.layer - 1, result.fed, result.signal, { scores: true, importance: false });
+  return result;
 }
 
 interface StageStep {
@@ -150,8 +162,8 @@ async function close(
   selected: Selected | null,
 ): Promise<Float32Array> {
   const newest = takeRows(rows, Int32Array.of(rows.positions.length - 1));
-  const run = { layer: model.numLayers, rows: newest, finish: 'whole', open: true, phase: 'decode' } as const;
-  const { hidden } = await runRows(model, pruning, { ...run, selected: selected?.flags ?? null });
+  const run = { layer: model.numLayers, rows: newest, finish: 'whole', selected } as const;
+  const { hidden } = await pass(model, pruning, run);
   pruning.decodeLayerDone(model.numLayers - 1, position);
   pruning.decodeDone();
   return hidden;

@@ -1,4 +1,6 @@
 /** Every example of every policy as requests, on models that have all that policies need. */
+import { fileURLToPath } from 'node:url';
+import { AppError } from '../../../src/errors.ts';
 import {
   type ActivePolicies,
   createPolicies,
@@ -8,6 +10,9 @@ import {
   type PruningChoice,
 } from '../../../src/policies/index.ts';
 import type { Model } from '../../../src/runtime/model.ts';
+
+/** Three query heads to each KV head. */
+export const GQA = fileURLToPath(new URL('../../fixtures/arch/llama-gqa-rope3', import.meta.url));
 
 /** The same model with a DuoAttention pattern: gates that differ. */
 export function withPattern(model: Model): Model {
@@ -44,6 +49,21 @@ export function choose(model: Model, value: Readonly<Partial<Record<Family, unkn
 
 export function choiceOf(model: Model, { family, value }: PolicyCase): PruningChoice {
   return choose(model, { [family]: value });
+}
+
+/** Whether the model can run it: pruned checkpoints lack layers that some examples name, some combinations are refused. */
+export function isAccepted(model: Model, value: Readonly<Partial<Record<Family, unknown>>>): boolean {
+  try {
+    choose(model, value);
+    return true;
+  } catch (error) {
+    if (error instanceof AppError && error.errorCode === 'invalid_request') return false;
+    throw error;
+  }
+}
+
+export function casesFor(model: Model): PolicyCase[] {
+  return CASES.filter(({ family, value }) => isAccepted(model, { [family]: value }));
 }
 
 export function policiesOf(model: Model, choice: PruningChoice): ActivePolicies {
