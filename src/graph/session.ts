@@ -249,6 +249,8 @@ export class ModelSession {
     const fetches: Record<string, null> = layer === 0 ? {} : { [rows]: null };
     if (!isLast && open) fetches[projected] = null;
     if (run.signal !== 'none') fetches[SIGNAL_OUTPUT] = null;
+    // Layer 0 not opened: nothing to compute, which onnxruntime refuses.
+    if (Object.keys(fetches).length === 0) return { hidden: run.hidden, projected: EMPTY, signal: EMPTY };
     const results = await this.#runner.run(feeds, fetches, {});
     const data = (name: string): Float32Array => (results[name]?.data as Float32Array | undefined) ?? EMPTY;
     return {
