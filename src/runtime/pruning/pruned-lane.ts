@@ -193,7 +193,7 @@ export class PrunedLane implements PrefillLane {
   ): Generator<Job, void> {
     for (const tile of tiles) {
       if (this.dropped) return;
-      yield () => this.#run(tile, run, appends, tile === tiles.at(-1));
+      yield () => this.#run(tile, run, appends);
     }
   }
 
@@ -201,9 +201,8 @@ export class PrunedLane implements PrefillLane {
     tile: RowBatch,
     run: Pick<PartialRun, 'layer' | 'finish' | 'open'>,
     appends = true,
-    isLast = false,
   ): Promise<void> {
-    const observation = run.finish === 'not' ? NOTHING : this.#observation(isLast);
+    const observation = run.finish === 'not' ? NOTHING : this.#observation(tile);
     const signal = observation === NOTHING ? 'none' : 'columnSums';
     const result = await runRows(this.#model, this.#pruning, { ...run, rows: tile, phase: 'prompt', signal });
     this.numTileRunsDone++;
@@ -214,7 +213,9 @@ export class PrunedLane implements PrefillLane {
     if (run.open && appends) this.#append(run.layer, tile);
   }
 
-  #observation(isLast: boolean): Observation {
+  #observation({ positions }: RowBatch): Observation {
+    // Not simply the last of some tiles: rows that leave come in tiles of their own.
+    const isLast = positions.at(-1) === this.#end - 1;
     const { kv, tokens } = this.#pruning.policies;
     const observes = kv?.kind === 'evict' ? kv.observes : 'none';
     const scores = observes === 'all' || (isLast && (observes === 'last' || observes === 'window'));
@@ -288,7 +289,7 @@ export class PrunedLane implements PrefillLane {
   /** Only the last row needs the last layer's result, but other rows may have to be heard. */
   *#observeLastLayer(): Generator<Job, void> {
     const layer = this.#model.numLayers;
-    const tiles = this.#tiles.filter((tile) => this.#observation(tile === this.#tiles.at(-1)).scores);
+    const tiles = this.#tiles.filter((tile) => this.#observation(tile).scores);
     for (const tile of tiles) {
       if (this.dropped) return;
       yield async () => {
