@@ -45,7 +45,8 @@ export type Signal = keyof typeof SIGNALS;
 export type AttentionVariant =
   | { readonly kind: 'none' }
   | { readonly kind: 'skip' | 'scaledTile'; readonly shape: AttentionShape }
-  | { readonly kind: 'decode' | 'tile'; readonly slots: number; readonly shape: AttentionShape };
+  | { readonly kind: 'decode'; readonly slots: number; readonly shape: AttentionShape }
+  | { readonly kind: 'tile'; readonly slots: number; readonly shape: AttentionShape };
 
 /** Name of the input [queryHeads] that `scaledTile` reads. */
 export const HEAD_SCALE_INPUT = 'head_scale';
@@ -77,19 +78,30 @@ function sameShape(a: AttentionShape, b: AttentionShape): boolean {
   return a.queryHeads === b.queryHeads && a.kvHeads === b.kvHeads && a.headDim === b.headDim;
 }
 
-/** The value of the graph's `attention` scalar for a variant. */
+/** Variants of one shape that decode steps and unpruned prompts use. */
+function numCommon(shapes: readonly AttentionShape[]): number {
+  return decodeSizes(shapes).length + TILE_SLOTS.length;
+}
+
+/**
+ * The value of the graph's `attention` scalar for a variant: first the common ones of all shapes, so that they lie next
+ * to the root of the tree, then those that few runs use.
+ */
 export function attentionCode(shapes: readonly AttentionShape[], variant: AttentionVariant): number {
-  if (variant.kind === 'none') return 0;
-  const sizes = decodeSizes(shapes);
+  const common = numCommon(shapes);
+  const none = shapes.length * common;
+  if (variant.kind === 'none') return none;
   const shapeIndex = shapes.findIndex((shape) => sameShape(shape, variant.shape));
-  const numTiled = sizes.length + TILE_SLOTS.length;
-  const index = {
-    decode: (slots: number) => sizes.indexOf(slots),
-    tile: (slots: number) => sizes.length + TILE_SLOTS.indexOf(slots),
-    scaledTile: () => numTiled,
-    skip: () => numTiled + 1,
-  }[variant.kind]('slots' in variant ? variant.slots : 1);
-  return 1 + shapeIndex * (numTiled + 2) + index;
+  switch (variant.kind) {
+    case 'skip':
+      return none + 1 + 2 * shapeIndex;
+    case 'scaledTile':
+      return none + 2 + 2 * shapeIndex;
+    case 'decode':
+      return shapeIndex * common + decodeSizes(shapes).indexOf(variant.slots);
+    case 'tile':
+      return shapeIndex * common + decodeSizes(shapes).length + TILE_SLOTS.indexOf(variant.slots);
+  }
 }
 
 function scores(graph: GraphBuilder, query: string, keys: string, headDim: number): string {
@@ -113,8 +125,6 @@ function signalOutput(
 ): string {
   const flatten = (g: GraphBuilder, reduce: (value: string) => string): string[] =>
     probabilities.map((p) => g.reshape(reduce(p), [-1]));
-  const overRows = (g: GraphBuilder, op: 'ReduceSum' | 'ReduceMax') =>
-    flatten(g, (p) => (kind === 'decode' ? p : g.node(op, [p, g.constant('int64', [1])], { keepdims: 0 })));
   const lastRow = (g: GraphBuilder, value: string): string => {
     const [start, end] = [g.constant('int64', [-1]), g.constant('int64', [Number.MAX_SAFE_INTEGER])];
     return g.node('Slice', [value, start, end, g.constant('int64', [1])]);
@@ -123,23 +133,35 @@ function signalOutput(
     const heads = g.reshape(g.node('Abs', [attention]), [-1, shape.queryHeads, shape.headDim]);
     return g.node('ReduceSum', [heads, g.constant('int64', [0, 2])], { keepdims: 0 });
   };
-  const cases: Case[] = [
-    { key: SIGNALS.none, build: (g) => [g.constant('float', [], [0])] },
-    {
+  const cases: Case[] = [{ key: SIGNALS.none, build: (g) => [g.constant('float', [], [0])] }];
+  // Fewer cases make a shallower tree, which every decode step of every layer descends.
+  if (kind === 'decode')
+    cases.push({
       key: SIGNALS.lastQuery,
       build: (g) => [
         g.concat(
-          flatten(g, (p) => (kind === 'decode' ? p : lastRow(g, p))),
+          flatten(g, (p) => p),
           0,
         ),
       ],
-    },
-    {
-      key: SIGNALS.columnSums,
-      build: (g) => [g.concat([...overRows(g, 'ReduceSum'), ...(kind === 'tile' ? [magnitudes(g)] : [])], 0)],
-    },
-    { key: SIGNALS.columnMaxima, build: (g) => [g.concat(overRows(g, 'ReduceMax'), 0)] },
-  ];
+    });
+  else {
+    const overRows = (g: GraphBuilder, op: 'ReduceSum' | 'ReduceMax') =>
+      flatten(g, (p) => g.node(op, [p, g.constant('int64', [1])], { keepdims: 0 }));
+    cases.push(
+      {
+        key: SIGNALS.lastQuery,
+        build: (g) => [
+          g.concat(
+            flatten(g, (p) => lastRow(g, p)),
+            0,
+          ),
+        ],
+      },
+      { key: SIGNALS.columnSums, build: (g) => [g.concat([...overRows(g, 'ReduceSum'), magnitudes(g)], 0)] },
+      { key: SIGNALS.columnMaxima, build: (g) => [g.concat(overRows(g, 'ReduceMax'), 0)] },
+    );
+  }
   return select(graph, 'signals', cases, [{ name: 'signal', rank: 1 }])[0] ?? '';
 }
 
@@ -211,11 +233,7 @@ export function buildAttention(
   graph: GraphBuilder,
   shapes: readonly AttentionShape[],
 ): { attention: string; signal: string } {
-  const none: Case = {
-    key: 0,
-    build: (g) => [g.constant('float', [], [0, 0]), g.constant('float', [], [0])],
-  };
-  const cases = shapes.flatMap((shape): Case[] => [
+  const common = shapes.flatMap((shape): Case[] => [
     ...decodeSizes(shapes).map((slots) => ({
       key: attentionCode(shapes, { kind: 'decode', slots, shape }),
       build: (g: GraphBuilder) => decodeCase(g, shape, slots),
@@ -224,16 +242,23 @@ export function buildAttention(
       key: attentionCode(shapes, { kind: 'tile', slots, shape }),
       build: (g: GraphBuilder) => tileCase(g, shape, slots, false),
     })),
+  ]);
+  const none: Case = {
+    key: attentionCode(shapes, { kind: 'none' }),
+    build: (g) => [g.constant('float', [], [0, 0]), g.constant('float', [], [0])],
+  };
+  const rare = shapes.flatMap((shape): Case[] => [
+    { key: attentionCode(shapes, { kind: 'skip', shape }), build: (g: GraphBuilder) => skipCase(g, shape) },
     {
       key: attentionCode(shapes, { kind: 'scaledTile', shape }),
       build: (g: GraphBuilder) => tileCase(g, shape, 1, true),
     },
-    { key: attentionCode(shapes, { kind: 'skip', shape }), build: (g: GraphBuilder) => skipCase(g, shape) },
   ]);
   const outputs = [
     { name: 'attention', rank: 2 },
     { name: 'signal', rank: 1 },
   ];
-  const [attention = '', signal = ''] = select(graph, 'attention', [none, ...cases], outputs);
+  const others: Case = { ...none, build: (g) => select(g, 'attention', [none, ...rare], outputs) };
+  const [attention = '', signal = ''] = select(graph, 'attention', [...common, others], outputs);
   return { attention, signal };
 }

@@ -1,7 +1,7 @@
 /**
  * The graph of a whole model. One run finishes layer l - 1 (attention, output projection, MLP) and opens layer l
  * (norm, query / key / value, RoPE); the run after the last layer gives logits. A scalar `layer` picks the run, and
- * `parts` says what of it is wanted: a block left out passes its rows on.
+ * flags say what of it is wanted: a block left out passes its rows on.
  */
 import {
   type Architecture,
@@ -24,9 +24,11 @@ export interface Sources {
   readonly onLayer: (done: number, total: number) => void;
 }
 
-/** The parts of a run, as a condition each; `all` = none is left out. */
-type Part = 'attention' | 'mlp' | 'open';
-type Parts = Readonly<Record<Part | 'all', string>>;
+/** Name of the input that says whether a run leaves out none of its parts, */
+export const WHOLE_INPUT = 'whole';
+/** and of those, one a part, that only a run reads which leaves out some. */
+export const PART_INPUTS = { attention: 'has_attention', mlp: 'has_mlp', open: 'has_open' } as const;
+type Part = keyof typeof PART_INPUTS;
 
 /** What reads the sum of a block and its residual. */
 interface Following {
@@ -45,18 +47,27 @@ function asOpening(norm: string | null): Following | null {
   return norm === null ? null : { part: 'open', norm };
 }
 
+/** Rows [M, hidden] from one of two ways, by whether the run has a part. */
+function either(
+  graph: GraphBuilder,
+  part: Part,
+  present: (graph: GraphBuilder) => string,
+  absent: (graph: GraphBuilder) => string,
+): string {
+  const ways = [(g: GraphBuilder) => [present(g)], (g: GraphBuilder) => [absent(g)]] as const;
+  return choose(graph, PART_INPUTS[part], ways, [{ name: 'rows', rank: 2 }])[0] ?? '';
+}
+
 class LayerBuilder {
   readonly #graph: GraphBuilder;
   readonly #architecture: Architecture;
   readonly #sources: Sources;
-  readonly #parts: Parts;
   readonly #vectors = new Map<string, string>();
 
-  constructor(graph: GraphBuilder, architecture: Architecture, sources: Sources, parts: Parts) {
+  constructor(graph: GraphBuilder, architecture: Architecture, sources: Sources) {
     this.#graph = graph;
     this.#architecture = architecture;
     this.#sources = sources;
-    this.#parts = parts;
   }
 
   /** Read once, however many branches use it. */
@@ -121,37 +132,41 @@ class LayerBuilder {
    * hidden stays; where it leaves the next one out, there are no normed rows, so that its products cost nothing.
    */
   #add(hidden: string, part: Part, block: string, following: Following | null): Residual {
-    const ways = [
-      (g: GraphBuilder) => [g.node('Add', [hidden, block])],
-      (g: GraphBuilder) => [g.node('Identity', [hidden])],
-    ] as const;
-    const output = { name: 'hidden', rank: 2 };
-    if (following === null) {
-      const [sum = ''] = choose(this.#graph, this.#parts[part], ways, [output]);
-      return { hidden: sum, normed: null };
-    }
+    const sum = (g: GraphBuilder): string => g.node('Add', [hidden, block]);
+    const sumIf = (g: GraphBuilder): string => either(g, part, sum, (sub) => sub.node('Identity', [hidden]));
+    if (following === null) return { hidden: this.#ifWhole(sum, sumIf), normed: null };
     const whole = (g: GraphBuilder): string[] => {
-      const sum = g.node('Add', [hidden, block]);
-      return [sum, this.#norm(g, sum, following.norm)];
+      const value = sum(g);
+      return [value, this.#norm(g, value, following.norm)];
     };
     const partial = (g: GraphBuilder): string[] => {
-      const [sum = ''] = choose(g, this.#parts[part], ways, [output]);
-      return [sum, this.#normIf(following.part, sum, following.norm, g)];
+      const value = sumIf(g);
+      return [value, this.#normPart(g, following.part, value, following.norm)];
     };
-    const outputs = [output, { name: 'normed', rank: 2 }];
-    // One `If` where nothing is left out, which is nearly always.
-    const [sum = '', normed = ''] = choose(this.#graph, this.#parts.all, [whole, partial], outputs);
-    return { hidden: sum, normed };
+    const outputs = [
+      { name: 'hidden', rank: 2 },
+      { name: 'normed', rank: 2 },
+    ];
+    const [value = '', normed = ''] = choose(this.#graph, WHOLE_INPUT, [whole, partial], outputs);
+    return { hidden: value, normed };
   }
 
   /** Normed rows, or none if the run leaves out the part that reads them. */
-  #normIf(part: Part, x: string, tensor: string, graph = this.#graph): string {
-    const { hiddenSize } = this.#architecture.config;
-    const ways = [
-      (g: GraphBuilder) => [this.#norm(g, x, tensor)],
-      (g: GraphBuilder) => [g.constant('float', [], [0, hiddenSize])],
-    ] as const;
-    return choose(graph, this.#parts[part], ways, [{ name: 'normed', rank: 2 }])[0] ?? '';
+  #normIf(part: Part, x: string, tensor: string): string {
+    const norm = (g: GraphBuilder): string => this.#norm(g, x, tensor);
+    return this.#ifWhole(norm, (g) => this.#normPart(g, part, x, tensor));
+  }
+
+  #normPart(graph: GraphBuilder, part: Part, x: string, tensor: string): string {
+    const none = (g: GraphBuilder): string =>
+      g.constant('float', [], [0, this.#architecture.config.hiddenSize]);
+    return either(graph, part, (g) => this.#norm(g, x, tensor), none);
+  }
+
+  /** One `If` where nothing is left out, which is nearly always: only other runs read which parts they have. */
+  #ifWhole(whole: (graph: GraphBuilder) => string, partial: (graph: GraphBuilder) => string): string {
+    const ways = [(g: GraphBuilder) => [whole(g)], (g: GraphBuilder) => [partial(g)]] as const;
+    return choose(this.#graph, WHOLE_INPUT, ways, [{ name: 'rows', rank: 2 }])[0] ?? '';
   }
 
   /**
@@ -232,7 +247,6 @@ function buildRun(
   layer: number,
   condition: string,
   attention: string,
-  parts: Parts,
 ): void {
   const chosen = new GraphBuilder(graph);
   const skipped = new GraphBuilder(graph);
@@ -240,7 +254,7 @@ function buildRun(
     branch.output(value, 'float', [graph.uniqueName('rows'), graph.uniqueName('width')]);
   };
   const empty = (branch: GraphBuilder): string => branch.initializer(new Float32Array(0), [0, 0]);
-  for (const value of new LayerBuilder(chosen, architecture, sources, parts).run(layer, attention)) {
+  for (const value of new LayerBuilder(chosen, architecture, sources).run(layer, attention)) {
     emitOutput(chosen, value === null ? empty(chosen) : chosen.produced(value));
     emitOutput(skipped, empty(skipped));
   }
@@ -254,7 +268,8 @@ function declareInputs(graph: GraphBuilder, architecture: Architecture): void {
   const { config, layers } = architecture;
   const { headDim } = config;
   for (const name of ['layer', 'attention', 'signals']) graph.input(name, 'int64', []);
-  graph.input('parts', 'int64', [4]);
+  graph.input(WHOLE_INPUT, 'bool', [1]);
+  for (const name of Object.values(PART_INPUTS)) graph.input(name, 'bool', [1]);
   graph.input(HEAD_SCALE_INPUT, 'float', ['head_scale_length']);
   graph.input('hidden', 'float', ['rows', config.hiddenSize]);
   graph.input('projected', 'float', ['projected_rows', 'projected_width']);
@@ -273,13 +288,6 @@ function declareInputs(graph: GraphBuilder, architecture: Architecture): void {
   }
 }
 
-/** Conditions from the input `parts`. */
-function buildParts(graph: GraphBuilder): Parts {
-  const isOne = graph.node('Equal', ['parts', graph.constant('int64', [1, 1, 1, 1])]);
-  const [all = '', attention = '', mlp = '', open = ''] = graph.split(isOne, [1, 1, 1, 1], 0);
-  return { all, attention, mlp, open };
-}
-
 /** Builds the graph and writes its weights to `file`. @returns the serialised ONNX model */
 export function buildModelGraph(architecture: Architecture, sources: Sources): Uint8Array {
   const graph = new GraphBuilder();
@@ -292,9 +300,7 @@ export function buildModelGraph(architecture: Architecture, sources: Sources): U
     runs.map(() => 1),
     0,
   );
-  const parts = buildParts(graph);
-  for (const layer of runs)
-    buildRun(graph, architecture, sources, layer, conditions[layer] ?? '', attention, parts);
+  for (const layer of runs) buildRun(graph, architecture, sources, layer, conditions[layer] ?? '', attention);
   graph.nodeTo([SIGNAL_OUTPUT], 'Identity', [signal]);
   graph.output(SIGNAL_OUTPUT, 'float', ['signal_length']);
   return graph.toModel();

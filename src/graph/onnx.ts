@@ -3,8 +3,10 @@ import protobuf from 'protobufjs';
 import { invariant } from '../errors.ts';
 
 /** ONNX element types that we use. */
-export const DATA_TYPE = { float: 1, uint8: 2, int8: 3, int64: 7 } as const;
+export const DATA_TYPE = { float: 1, uint8: 2, int8: 3, int64: 7, bool: 9 } as const;
 export type DataType = keyof typeof DATA_TYPE;
+/** Of constants; flags are inputs only. */
+type NumberType = Exclude<DataType, 'bool'>;
 
 const OPSETS = [
   { domain: '', version: 21 },
@@ -187,7 +189,7 @@ export class GraphBuilder {
   }
 
   /** A small constant, written once per graph. `dims` = [] is a scalar. */
-  constant(type: DataType, values: readonly number[], dims: readonly number[] = [values.length]): string {
+  constant(type: NumberType, values: readonly number[], dims: readonly number[] = [values.length]): string {
     const digits = values.map((value) => (Object.is(value, -0) ? '-0' : value));
     const key = `${type}:${dims.join()}:${digits.join()}`;
     const known = this.#constants.get(key);

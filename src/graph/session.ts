@@ -13,7 +13,7 @@ import {
   type Signal,
 } from './attention.ts';
 import type { CompiledModel } from './compile.ts';
-import { runOutputs, SIGNAL_OUTPUT } from './model-graph.ts';
+import { PART_INPUTS, runOutputs, SIGNAL_OUTPUT, WHOLE_INPUT } from './model-graph.ts';
 import { mayProductsSaturate } from './processor.ts';
 
 /** Cache views of one KV head for a decode row. */
@@ -97,9 +97,18 @@ function scalar(value: number): Tensor {
   return new Tensor('int64', BigInt64Array.of(BigInt(value)), []);
 }
 
-function partsTensor({ attention, mlp, open }: RunParts): Tensor {
-  const flags = [attention && mlp && open, attention, mlp, open];
-  return new Tensor('int64', BigInt64Array.from(flags, BigInt), [4]);
+const [NO, YES] = [false, true].map((value) => new Tensor('bool', Uint8Array.of(Number(value)), [1]));
+
+/** Flags that a run reads. */
+function partFeeds({ attention, mlp, open }: RunParts): Record<string, Tensor> {
+  invariant(YES !== undefined && NO !== undefined, 'both flags exist');
+  if (attention && mlp && open) return { [WHOLE_INPUT]: YES };
+  return {
+    [WHOLE_INPUT]: NO,
+    [PART_INPUTS.attention]: attention ? YES : NO,
+    [PART_INPUTS.mlp]: mlp ? YES : NO,
+    [PART_INPUTS.open]: open ? YES : NO,
+  };
 }
 
 function matrix(data: Float32Array, rows: number): Tensor {
@@ -142,7 +151,6 @@ export class ModelSession {
   /** One entry of zeros: what an empty decode slot attends to. */
   readonly #emptySlot: Tensor;
   readonly #scalars = new Map<number, Tensor>();
-  readonly #parts = new Map<string, Tensor>();
 
   private constructor(session: InferenceSession, model: CompiledModel) {
     this.#session = session;
@@ -176,13 +184,6 @@ export class ModelSession {
   #scalar(value: number): Tensor {
     let tensor = this.#scalars.get(value);
     if (tensor === undefined) this.#scalars.set(value, (tensor = scalar(value)));
-    return tensor;
-  }
-
-  #partsTensor(parts: RunParts): Tensor {
-    const key = [parts.attention, parts.mlp, parts.open].join();
-    let tensor = this.#parts.get(key);
-    if (tensor === undefined) this.#parts.set(key, (tensor = partsTensor(parts)));
     return tensor;
   }
 
@@ -232,7 +233,7 @@ export class ModelSession {
       layer: this.#scalar(layer),
       attention: this.#scalar(code),
       signals: this.#scalar(SIGNALS[run.signal]),
-      parts: this.#partsTensor(run.parts ?? ALL_PARTS),
+      ...partFeeds(run.parts ?? ALL_PARTS),
       hidden: matrix(run.hidden, numRows),
     };
     if (run.projected !== null) feeds['projected'] = matrix(run.projected, numRows);

@@ -168,9 +168,33 @@ function parseFamily(family: Family, value: unknown, model: ModelShape, param: s
   return chosen;
 }
 
+/** More than any rounding takes away. */
+const MANY_TOKENS = 1000;
+
+/** The first layer after which tokens would be cut although no attention has said anything about them, or null. */
+function blindCut({ tokens, layers }: ActivePolicies, model: ModelShape): number | null {
+  if (tokens === null || tokens.observes === 'none') return null;
+  const attends = model.layers.map(
+    ({ queryHeads }, layer) => queryHeads > 0 && layers?.attention[layer] !== false,
+  );
+  const isHeard = (layer: number): boolean =>
+    tokens.observes === 'last' ? attends[layer] === true : attends.slice(0, layer + 1).includes(true);
+  const cuts = (layer: number): boolean =>
+    (tokens.budget(layer, MANY_TOKENS, MANY_TOKENS) ?? MANY_TOKENS) < MANY_TOKENS;
+  const blind = model.layers.findIndex((_, layer) => cuts(layer) && !isHeard(layer));
+  return blind === -1 ? null : blind;
+}
+
 /** Refuses what has no meaning together. */
 function checkCombination(choice: PruningChoice, model: ModelShape, param: string): void {
-  const { tokens, kv } = createPolicies(choice, model);
+  const policies = createPolicies(choice, model);
+  const { tokens, kv } = policies;
+  const blind = blindCut(policies, model);
+  if (blind !== null)
+    refuse(
+      `expected tokens to leave only after layers whose attention runs, got a cut after layer ${blind}`,
+      param,
+    );
   if (tokens?.revives === true && kv?.kind === 'evict') {
     refuse(
       `expected "prefill_only": true in tokens beside the evicting kv policy ${choice.families.kv?.policy}: entries that it evicts cannot be computed again`,
@@ -211,8 +235,7 @@ function keysAt(module: AnyModule, path: readonly PropertyKey[]): string[] {
     readonly items?: unknown;
   }
   const schema = path.reduce<Schema>(
-    ({ properties, items }, part) =>
-      ((typeof part === 'number' ? items : properties?.[String(part)]) ?? {}),
+    ({ properties, items }, part) => (typeof part === 'number' ? items : properties?.[String(part)]) ?? {},
     optionSchema(module),
   );
   return Object.keys(schema.properties ?? {});

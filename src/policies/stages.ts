@@ -4,20 +4,39 @@ import type { ModelShape, TokenPolicy } from './contract.ts';
 import { checkIndex, indicesWhere, refuse } from './option-checks.ts';
 import { keptTokens } from './selection.ts';
 
-/** Share of the layers after which the LazyLLM paper's illustrated schedule cuts, each time to 70 % of what is left. */
-const DEFAULT_STAGES = [0.3, 0.6, 0.9];
-const DEFAULT_KEEP = 0.7;
+/** The LazyLLM paper's illustrated schedule. */
+const DEFAULT_STAGES = [0.3, 0.6, 0.9].map((after) => ({ after, keep: 0.7 }));
 
 export const stagesOption = z
   .array(
-    z.strictObject({
-      layer: z.int().min(0).describe('tokens not kept do not enter the layer after this one'),
-      keep: z.number().gt(0).max(1).describe('share of the tokens alive at that layer'),
-    }),
+    z
+      .strictObject({
+        layer: z.int().min(0).optional().describe('tokens not kept do not enter the layer after this one'),
+        after: z.number().gt(0).lt(1).optional().describe('instead of layer: a share of the layers'),
+        keep: z.number().gt(0).max(1).describe('share of the tokens alive at that layer'),
+      })
+      .superRefine(({ layer, after }, context) => {
+        if ((layer === undefined) === (after === undefined)) {
+          const message = `expected layer or after, got ${layer === undefined ? 'neither' : 'both'}`;
+          context.addIssue({ code: 'custom', path: ['layer'], message });
+        }
+      }),
   )
   .min(1)
   .optional()
   .describe('cuts, ascending by layer; default: 0.7 after 30, 60 and 90 % of the layers');
+
+interface Stage {
+  readonly layer?: number | undefined;
+  readonly after?: number | undefined;
+  readonly keep: number;
+}
+
+/** The last layer of the first `share` of them that can cut: whole layers only, as the paper's figure counts them. */
+function layerAfter(share: number, numLayers: number, valid: readonly number[]): number | undefined {
+  const target = Math.floor(share * numLayers + 1e-9) - 1;
+  return valid.findLast((candidate) => candidate <= target);
+}
 
 /**
  * Budgets of the stages, or of the default ones: there a layer without attention gives way to the nearest one with it
@@ -31,20 +50,20 @@ export function stageBudget(
   // A cut after the last layer would leave nothing out, one without attention has nothing to go by.
   const valid = indicesWhere(layers.slice(0, -1), ({ queryHeads }) => queryHeads > 0);
   const keeps = new Map<number, number>();
-  if (stages === undefined) {
-    for (const share of DEFAULT_STAGES) {
-      const target = Math.round(share * layers.length) - 1;
-      const layer = valid.findLast((candidate) => candidate <= target);
-      if (layer !== undefined && target < layers.length - 1) keeps.set(layer, DEFAULT_KEEP);
+  let previous = -1;
+  (stages ?? DEFAULT_STAGES).forEach((stage: Stage, i) => {
+    if (stage.after !== undefined) {
+      const layer = layerAfter(stage.after, layers.length, valid);
+      if (layer !== undefined && layer >= previous) keeps.set(layer, (keeps.get(layer) ?? 1) * stage.keep);
+      previous = layer ?? previous;
+      return;
     }
-  } else {
-    stages.forEach(({ layer, keep }, i) => {
-      const previous = stages[i - 1]?.layer ?? -1;
-      checkIndex(layer, valid, 'a layer with attention before the last one', `stages[${i}].layer`);
-      if (layer <= previous) refuse(`expected a layer above ${previous}, got ${layer}`, `stages[${i}].layer`);
-      keeps.set(layer, keep);
-    });
-  }
+    const layer = stage.layer ?? 0;
+    checkIndex(layer, valid, 'a layer with attention before the last one', `stages[${i}].layer`);
+    if (layer <= previous) refuse(`expected a layer above ${previous}, got ${layer}`, `stages[${i}].layer`);
+    keeps.set(layer, stage.keep);
+    previous = layer;
+  });
   return (layer, numAlive) => {
     const keep = keeps.get(layer);
     return keep === undefined ? null : Math.max(1, keptTokens(keep, numAlive));

@@ -49,9 +49,9 @@ export interface PrefillLane {
   end(logits: Float32Array): void;
 }
 
-export function tileRowsFor({ start, tokenIds }: PrefillRequest, maxTileRows: number): number {
-  const isLong = start + tokenIds.length > LONG_CONTEXT;
-  return isLong ? Math.ceil(maxTileRows / 2) : maxTileRows;
+/** Rows of a tile that begins behind so many entries. */
+export function tileRowsFor(numEntries: number, maxTileRows: number): number {
+  return numEntries + maxTileRows > LONG_CONTEXT ? Math.ceil(maxTileRows / 2) : maxTileRows;
 }
 
 /** Rows [from, to) of a [rows, width] array. */
@@ -81,13 +81,13 @@ export class DenseLane implements PrefillLane {
     this.#request = request;
     const total = request.tokenIds.length;
     invariant(total > 0, 'a prefill lane has at least one token');
-    const tileRows = tileRowsFor(request, maxTileRows);
-    this.#tiles = Array.from({ length: Math.ceil(total / tileRows) }, (_, i) => ({
-      begin: i * tileRows,
-      end: Math.min((i + 1) * tileRows, total),
-      hidden: new Float32Array(0),
-      projected: new Float32Array(0),
-    }));
+    const tiles: Tile[] = [];
+    for (let begin = 0; begin < total;) {
+      const end = Math.min(total, begin + tileRowsFor(request.start + begin, maxTileRows));
+      tiles.push({ begin, end, hidden: new Float32Array(0), projected: new Float32Array(0) });
+      begin = end;
+    }
+    this.#tiles = tiles;
     this.numTileRuns = model.numLayers * this.#tiles.length;
   }
 

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
 import { DATA_TYPE, GraphBuilder, select } from '../../src/graph/onnx.ts';
-import type { Case, DataType } from '../../src/graph/onnx.ts';
+import type { Case } from '../../src/graph/onnx.ts';
 import { WeightFile } from '../../src/graph/weight-file.ts';
 import { tempDir } from './checkpoint-files.ts';
 
@@ -111,7 +111,7 @@ describe('constants', () => {
     expect(new Set([first, ...others]).size).toBe(8);
   });
 
-  it.each(Object.keys(DATA_TYPE) as DataType[])('of type %s keep their values', async (type) => {
+  it.each(['float', 'uint8', 'int8', 'int64'] as const)('of type %s keep their values', async (type) => {
     const values = type === 'uint8' ? [0, 1, 255] : [-128, 0, 127];
     const graph = new GraphBuilder();
     const cast = graph.node('Cast', [graph.constant(type, values)], { to: DATA_TYPE.float });

@@ -100,7 +100,17 @@ const REFUSALS: readonly (readonly [value: unknown, param: string, message: stri
   [
     { tokens: { policy: 'lazyllm', stages: [{ layer: 1, keep: 0.5, rate: 1 }] } },
     'pruning.tokens.stages[0].rate',
-    'expected no key "rate" here; valid are "layer", "keep"',
+    'expected no key "rate" here; valid are "layer", "after", "keep"',
+  ],
+  [
+    { tokens: { policy: 'lazyllm', stages: [{ keep: 0.5 }] } },
+    'pruning.tokens.stages[0].layer',
+    'expected layer or after, got neither',
+  ],
+  [
+    { tokens: { policy: 'lazyllm', stages: [{ layer: 1, after: 0.5, keep: 0.5 }] } },
+    'pruning.tokens.stages[0].layer',
+    'expected layer or after, got both',
   ],
   [
     { kv: { policy: 'kvzip', interval: 8 } },

@@ -33,10 +33,32 @@ describe('lazyllm', () => {
     expect(enter('lazyllm', DEEP, 1000)).toEqual([
       ...Array<number>(7).fill(1000),
       ...Array<number>(7).fill(700),
-      ...Array<number>(8).fill(490),
-      ...Array<number>(2).fill(343),
+      ...Array<number>(7).fill(490),
+      ...Array<number>(3).fill(343),
     ]);
-    expect(enter('lazyllm', TWO, 50)).toEqual([50, 35]);
+    // Cuts that fall on one layer are one, as deep as all together.
+    expect(enter('lazyllm', TWO, 50)).toEqual([50, 25]);
+  });
+
+  it('takes stages by layer or by share of the layers', () => {
+    const byShare = {
+      policy: 'lazyllm',
+      stages: [
+        { after: 0.25, keep: 0.5 },
+        { after: 0.5, keep: 0.2 },
+      ],
+    };
+    const byLayer = {
+      policy: 'lazyllm',
+      stages: [
+        { layer: 5, keep: 0.5 },
+        { layer: 11, keep: 0.2 },
+      ],
+    };
+    expect(enter(byShare, DEEP, 1000)).toEqual(enter(byLayer, DEEP, 1000));
+    expect(enter(byShare, DEEP, 1000).slice(4, 14)).toEqual([
+      1000, 1000, 500, 500, 500, 500, 500, 500, 100, 100,
+    ]);
   });
 
   it('moves default stages down to layers with attention', () => {
@@ -47,9 +69,9 @@ describe('lazyllm', () => {
         missing.includes(i) ? { ...layer, queryHeads: 0, kvHeads: 0 } : layer,
       ),
     });
-    expect(enter('lazyllm', six, 1000)).toEqual([1000, 1000, 700, 700, 490, 343]);
-    expect(enter('lazyllm', without(1, 3), 1000)).toEqual([1000, 700, 700, 490, 490, 343]);
-    expect(enter('lazyllm', without(3, 4, 2), 1000)).toEqual([1000, 1000, 700, 700, 700, 700]);
+    expect(enter('lazyllm', six, 1000)).toEqual([1000, 700, 700, 490, 490, 343]);
+    expect(enter('lazyllm', without(2), 1000)).toEqual([1000, 700, 490, 490, 490, 343]);
+    expect(enter('lazyllm', without(3, 4, 2), 1000)).toEqual([1000, 700, 343, 343, 343, 343]);
   });
 
   it('keeps what the last token attends to, revives unless told otherwise', () => {

@@ -16,6 +16,11 @@ export interface PrunedRequest extends PrefillRequest {
 
 const NOTHING: Observation = { scores: false, importance: false };
 const NONE = new Int32Array(0);
+const EMPTY: RowBatch = { positions: NONE, hidden: new Float32Array(0), projected: new Float32Array(0) };
+
+function positionsOf(batches: readonly RowBatch[]): Int32Array {
+  return Int32Array.from(batches.flatMap(({ positions }) => [...positions]));
+}
 
 function indicesWhere(length: number, isWanted: (i: number) => boolean): Int32Array {
   return Int32Array.from({ length }, (_, i) => i).filter(isWanted);
@@ -29,7 +34,7 @@ export class PrunedLane implements PrefillLane {
   readonly #model: Model;
   readonly #request: PrunedRequest;
   readonly #pruning: SequencePruning;
-  readonly #tileRows: number;
+  readonly #maxTileRows: number;
   /** Rows of the observation window: they make the last tile. */
   readonly #windowRows: number;
   /** Rows that have entered the current layer, in tiles ascending by position. */
@@ -44,7 +49,7 @@ export class PrunedLane implements PrefillLane {
     this.#request = request;
     this.#pruning = pruning;
     this.cache = cache;
-    this.#tileRows = tileRowsFor(request, maxTileRows);
+    this.#maxTileRows = maxTileRows;
     const { kv } = policies;
     this.#windowRows =
       kv?.kind === 'evict' ? ({ last: 1, window: kv.window }[kv.observes as string] ?? 0) : 0;
@@ -60,8 +65,10 @@ export class PrunedLane implements PrefillLane {
     return this.#request.start + this.#request.tokenIds.length;
   }
 
-  #tile(batch: RowBatch): RowBatch[] {
-    return tilesOf(batch, this.#tileRows, this.#windowRows);
+  /** Tiles of alive rows: those that see much are lower, as `tileRowsFor` says. */
+  #tile(batch: RowBatch, lastRows = this.#windowRows): RowBatch[] {
+    const { start } = this.#request;
+    return tilesOf(batch, (begin) => tileRowsFor(start + begin, this.#maxTileRows), lastRows);
   }
 
   *layerJobs(layer: number): Generator<Job, void> {
@@ -94,7 +101,7 @@ export class PrunedLane implements PrefillLane {
       if (this.dropped) return;
       const finished = mergeRows(this.#tiles);
       const selected = this.#select(layer - 1, finished.positions, budget);
-      this.#tiles = this.#tile(takeRows(finished, selected));
+      this.#tiles = this.#tile(takeRows([finished], selected));
       yield* this.#each(this.#tiles, { layer, finish: 'not', open: true });
     } else yield* this.#choose(layer, budget);
   }
@@ -108,25 +115,22 @@ export class PrunedLane implements PrefillLane {
       yield () => this.#probe(layer);
       if (this.dropped) return;
     }
-    const entered = mergeRows(this.#tiles);
-    const passing = this.#passing ?? takeRows(entered, NONE);
-    const alive = mergeRows([bare(entered), bare(passing)]).positions;
+    const entered = positionsOf(this.#tiles);
+    const passing = this.#passing ?? EMPTY;
+    const alive = positionsOf([...this.#tiles, passing]).sort();
     const chosen = new Set(Array.from(this.#select(layer - 1, alive, budget), (i) => alive[i] ?? 0));
-    const isChosen = (batch: RowBatch) =>
-      indicesWhere(batch.positions.length, (i) => chosen.has(batch.positions[i] ?? 0));
-    const going = isChosen(entered);
+    const chosenOf = (positions: Int32Array): Int32Array =>
+      indicesWhere(positions.length, (i) => chosen.has(positions[i] ?? 0));
+    const going = chosenOf(entered);
     if (rest === 'leave' && !revives) {
-      this.#tiles = this.#tile(takeRows(entered, going));
+      this.#tiles = this.#tile(takeRows(this.#tiles, going));
       yield* this.#each(this.#tiles, { layer, finish: 'whole', open: true });
       return;
     }
-    const entering = isChosen(passing);
-    const goingTiles = this.#tile(takeRows(entered, going));
-    const leavingTiles = tilesOf(
-      takeRows(entered, complement(going, entered.positions.length)),
-      this.#tileRows,
-    );
-    const enteringTiles = tilesOf(takeRows(passing, entering), this.#tileRows);
+    const entering = chosenOf(passing.positions);
+    const goingTiles = this.#tile(takeRows(this.#tiles, going));
+    const leavingTiles = this.#tile(takeRows(this.#tiles, complement(going, entered.length)), 0);
+    const enteringTiles = this.#tile(takeRows([passing], entering), 0);
     yield* this.#each(goingTiles, { layer, finish: 'whole', open: true }, false);
     yield* this.#each(leavingTiles, { layer, finish: 'whole', open: false }, false);
     yield* this.#each(enteringTiles, { layer, finish: 'not', open: true }, false);
@@ -134,7 +138,7 @@ export class PrunedLane implements PrefillLane {
     const next = mergeRows([...goingTiles, ...enteringTiles]);
     this.#append(layer, next);
     this.#tiles = this.#tile(next);
-    const staying = takeRows(passing, complement(entering, passing.positions.length));
+    const staying = takeRows([passing], complement(entering, passing.positions.length));
     const left = mergeRows([...leavingTiles.map(withoutProjected), withoutProjected(staying)]);
     if (rest === 'pass') this.#passing = left.positions.length > 0 ? left : null;
     else this.#save(layer - 1, left);
@@ -172,7 +176,7 @@ export class PrunedLane implements PrefillLane {
   async #probe(layer: number): Promise<void> {
     const tile = this.#tiles.at(-1);
     invariant(tile !== undefined, 'the last row is always alive');
-    const rows = takeRows(tile, Int32Array.of(tile.positions.length - 1));
+    const rows = takeRows([tile], Int32Array.of(tile.positions.length - 1));
     const { fed, signal } = await runRows(this.#model, this.#pruning, {
       layer,
       rows,
@@ -248,12 +252,12 @@ export class PrunedLane implements PrefillLane {
     // Whoever passed by the last layer has nothing left to do; the last token never does.
     this.#passing = null;
     yield* this.#observeLastLayer();
-    const rows = mergeRows(this.#tiles);
-    const last = Int32Array.of(rows.positions.length - 1);
-    const wanted = logits === 'all' ? rows : takeRows(rows, logits === 'last' ? last : NONE);
+    const last = Int32Array.of(this.#numEntered - 1);
+    const wanted =
+      logits === 'all' ? mergeRows(this.#tiles) : takeRows(this.#tiles, logits === 'last' ? last : NONE);
     // The last row's logits wait: whoever receives them may copy the cache, which must be pruned by then.
     const held: Float32Array[] = [];
-    for (const tile of tilesOf(wanted, LOGIT_ROWS)) {
+    for (const tile of tilesOf(wanted, () => LOGIT_ROWS)) {
       if (this.#isOver()) return;
       yield () => this.#close(tile, held);
     }
@@ -299,10 +303,6 @@ export class PrunedLane implements PrefillLane {
       };
     }
   }
-}
-
-function bare({ positions }: RowBatch): RowBatch {
-  return { positions, hidden: new Float32Array(0), projected: new Float32Array(0) };
 }
 
 function withoutProjected({ positions, hidden }: RowBatch): RowBatch {

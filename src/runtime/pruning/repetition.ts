@@ -49,7 +49,7 @@ export function* repeatPrompt(
     });
     const positions = Int32Array.from(ids, (_, i) => end + i);
     const hidden = model.embedding.rows(ids);
-    const tiles = tilesOf({ positions, hidden, projected: new Float32Array(0) }, TILE_ROWS);
+    const tiles = tilesOf({ positions, hidden, projected: new Float32Array(0) }, () => TILE_ROWS);
     for (let layer = 0; layer < model.numLayers; layer++) {
       for (const tile of tiles) {
         if (isDropped()) return;

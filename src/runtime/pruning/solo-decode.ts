@@ -147,7 +147,7 @@ async function reopen(
   });
   const rows = mergeRows([
     { positions: revived, hidden, projected: NONE },
-    takeRows(finished, Int32Array.from(going)),
+    takeRows([finished], Int32Array.from(going)),
   ]);
   const run = { layer, rows, finish: 'not', open: true, phase: 'decode' } as const;
   const { projected } = await runRows(model, pruning, run);
@@ -161,7 +161,7 @@ async function close(
   rows: RowBatch,
   selected: Selected | null,
 ): Promise<Float32Array> {
-  const newest = takeRows(rows, Int32Array.of(rows.positions.length - 1));
+  const newest = takeRows([rows], Int32Array.of(rows.positions.length - 1));
   const run = { layer: model.numLayers, rows: newest, finish: 'whole', selected } as const;
   const { hidden } = await pass(model, pruning, run);
   pruning.decodeLayerDone(model.numLayers - 1, position);
