@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import envPaths from 'env-paths';
+import type { ModelShape } from '../src/policies/index.ts';
 
 const SHAPE = {
   layers: 24,
@@ -40,6 +41,12 @@ export function ensureCheckpoint(folder: string = path.join(benchFolder(), 'hf')
     throw error;
   }
   return folder;
+}
+
+/** What policies know of the checkpoint before it is loaded; whether it has gates is left open. */
+export function policyShape(): ModelShape {
+  const layer = { queryHeads: SHAPE.queryHeads, kvHeads: SHAPE.kvHeads, hasMlp: true };
+  return { layers: Array.from({ length: SHAPE.layers }, () => layer), gates: null };
 }
 
 interface TensorSpec {

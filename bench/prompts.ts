@@ -1,6 +1,7 @@
 /** The work every engine is measured on: seeded prompt ids, its options, and the one JSON line it prints. */
 import fs from 'node:fs';
 import { parseArgs } from 'node:util';
+import type { PruningReport } from '../src/runtime/protocol.ts';
 
 /** First id that is no control or byte token, and how many ids from there on a prompt may draw on. */
 const FIRST_ID = 300;
@@ -50,6 +51,7 @@ export interface BenchOptions {
  * - `streams8`: `null` when not measured. `tps_end_to_end` counts all ids from the start to the last one;
  *   `tps_decode` counts only those that follow the moment when every stream has its first id.
  * - `peak_rss_mb`: VmHWM at the end, MiB.
+ * - `requests[n]`: more about the request with a prompt of n ids; of our engine only.
  */
 export interface Measurement {
   engine: string;
@@ -62,6 +64,26 @@ export interface Measurement {
   decode_ms: Record<string, number>;
   streams8: { tps_end_to_end: number; tps_decode: number } | null;
   peak_rss_mb: number;
+  requests?: Record<string, RequestFigures>;
+}
+
+/** Most bytes at any time, and those at the end. */
+export interface PeakAndEnd {
+  peak: number;
+  end: number;
+}
+
+/**
+ * - `arrivals_ms`: when each output id came, from handing over the prompt.
+ * - `entry_bytes`: K and V of all entries, by the engine's report; computed from the shape where nothing was pruned;
+ *   `null` where no `kv` policy was in force to report it.
+ * - `pool_bytes`: what the KV pool held after each turn; memory comes in steps of up to 256 entries a head.
+ */
+export interface RequestFigures {
+  arrivals_ms: number[];
+  entry_bytes: PeakAndEnd | null;
+  pool_bytes: PeakAndEnd;
+  report: PruningReport | null;
 }
 
 /** Reads `--model FOLDER_OR_FILE [--threads 2] [--prefill 512,...] [--decode 1024,...] [--no-streams]`. */
@@ -89,7 +111,8 @@ export function parseBenchOptions(argv: string[]): BenchOptions {
   return options;
 }
 
-function parseCounts(flag: string, text: string): number[] {
+/** Comma-separated numbers, each at least 1. */
+export function parseCounts(flag: string, text: string): number[] {
   return text
     .split(',')
     .filter((part) => part !== '')

@@ -1,68 +1,25 @@
 /**
  * `npm run bench`: measures our engine and the peers that are installed, interleaved in one run, and prints ratios.
- * `--rounds 3 --only coppice,openvino --prefill 512,1024 --decode 1024 --no-streams --out FILE`; see README.md.
+ * `--rounds 3 --only coppice,openvino --prefill 512,1024 --decode 1024 --no-streams --out FILE`, or
+ * `--pruned --rounds 3 --only duo,fast,openvino --policies snapkv,h2o --prefill 4096,8192 --dense-every 6 --out FILE`;
+ * see README.md.
  */
-import { spawnSync } from 'node:child_process';
-import fs from 'node:fs';
-import os from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { benchFolder, ensureCheckpoint } from './checkpoint.ts';
-import { median } from './prompts.ts';
+import { ensureCheckpoint } from './checkpoint.ts';
+import {
+  RESULTS_FOLDER,
+  describeRun,
+  findEngines,
+  installed,
+  measure,
+  saveResult,
+  warmUp,
+} from './engines.ts';
+import type { Engines } from './engines.ts';
+import { benchPruned } from './pruned.ts';
+import { median, parseCounts } from './prompts.ts';
 import type { Measurement } from './prompts.ts';
-
-interface Engine {
-  readonly name: string;
-  /** Program and arguments before the options. */
-  readonly command: readonly string[];
-  readonly model: string;
-  /** Must exist, or the engine is left out. */
-  readonly needs: readonly string[];
-}
-
-const here = path.dirname(fileURLToPath(import.meta.url));
-const tsx = path.join(here, '..', 'node_modules', '.bin', 'tsx');
-const python = path.join(here, 'peers', '.venv', 'run', 'bin', 'python');
-
-function engines(checkpoint: string): Engine[] {
-  const files = benchFolder();
-  const llama = (quantisation: string): Engine => ({
-    name: `llama-${quantisation}`,
-    command: [tsx, path.join(here, 'peers', 'llama-cpp.ts')],
-    model: path.join(files, `${quantisation}.gguf`),
-    needs: [
-      path.join(here, 'peers', 'node_modules', 'node-llama-cpp'),
-      path.join(files, `${quantisation}.gguf`),
-    ],
-  });
-  return [
-    { name: 'coppice', command: [tsx, path.join(here, 'coppice.ts')], model: checkpoint, needs: [] },
-    {
-      name: 'openvino',
-      command: [python, '-B', path.join(here, 'peers', 'openvino-genai.py')],
-      model: path.join(files, 'openvino-int8'),
-      needs: [python, path.join(files, 'openvino-int8')],
-    },
-    llama('q4_0'),
-    llama('q8_0'),
-  ];
-}
-
-/** One fresh process; its last line on stdout is the measurement. */
-function measure(engine: Engine, options: readonly string[]): Measurement | null {
-  const [program = '', ...rest] = engine.command;
-  const run = spawnSync(program, [...rest, '--model', engine.model, ...options], {
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const line = run.stdout.trim().split('\n').at(-1) ?? '';
-  if (run.status !== 0 || line === '') {
-    process.stderr.write(`${engine.name} failed (exit ${run.status}):\n${run.stderr.slice(-2000)}\n`);
-    return null;
-  }
-  return JSON.parse(line) as Measurement;
-}
 
 /** Figures of one engine, in the units that people compare: rates up, sizes and times down. */
 function figures(m: Measurement): Record<string, number> {
@@ -129,45 +86,59 @@ const { values } = parseArgs({
     out: { type: 'string' },
     prefill: { type: 'string' },
     decode: { type: 'string' },
-    'no-streams': { type: 'boolean', default: false },
+    'no-streams': { type: 'boolean' },
+    pruned: { type: 'boolean', default: false },
+    policies: { type: 'string' },
+    'dense-every': { type: 'string' },
   },
 });
-const checkpoint = ensureCheckpoint();
-const only = values.only?.split(',');
-const chosen = engines(checkpoint).filter((engine) => only?.includes(engine.name) ?? true);
-const present = chosen.filter((engine) => engine.needs.every((file) => fs.existsSync(file)));
-const missing = chosen.filter((engine) => !present.includes(engine)).map((engine) => engine.name);
-if (missing.length > 0)
-  process.stderr.write(`not installed, left out (see bench/peers/setup): ${missing.join(', ')}\n`);
-const options = [
-  ...(values.prefill === undefined ? [] : ['--prefill', values.prefill]),
-  ...(values.decode === undefined ? [] : ['--decode', values.decode]),
-  ...(values['no-streams'] ? ['--no-streams'] : []),
-];
-// Converts the checkpoint once, so that no round measures it.
-measure(engines(checkpoint)[0]!, ['--prefill', '64', '--decode', '64', '--no-streams']);
 
-const rounds: Map<string, Measurement>[] = [];
-for (let round = 0; round < Number(values.rounds); round++) {
-  const results = new Map<string, Measurement>();
-  for (const engine of present) {
-    const result = measure(engine, options);
-    if (result !== null) results.set(engine.name, result);
-    process.stderr.write(`round ${round + 1}: ${engine.name} ${result === null ? 'failed' : 'done'}\n`);
+function benchEngines({ coppice, openvino, llama }: Engines): void {
+  const only = values.only?.split(',');
+  const chosen = [coppice, openvino, ...llama].filter(({ name }) => only?.includes(name) ?? true);
+  const present = installed(chosen);
+  const options = [
+    ...(values.prefill === undefined ? [] : ['--prefill', values.prefill]),
+    ...(values.decode === undefined ? [] : ['--decode', values.decode]),
+    ...(values['no-streams'] === true ? ['--no-streams'] : []),
+  ];
+  const rounds: Map<string, Measurement>[] = [];
+  for (let round = 0; round < Number(values.rounds); round++) {
+    const results = new Map<string, Measurement>();
+    for (const engine of present) {
+      const result = measure(engine, options);
+      if (result !== null) results.set(engine.name, result);
+      process.stderr.write(`round ${round + 1}: ${engine.name} ${result === null ? 'failed' : 'done'}\n`);
+    }
+    rounds.push(results);
   }
-  rounds.push(results);
+  const machine = describeRun(rounds.length);
+  const names = present.map(({ name }) => name);
+  process.stdout.write(`${machine}\n\n${table(rounds, names)}\n`);
+  const out = values.out ?? path.join(RESULTS_FOLDER, 'latest.json');
+  saveResult(out, { machine, rounds: rounds.map((round) => Object.fromEntries(round)) });
 }
-const cpu = os.cpus()[0]?.model ?? 'unknown processor';
-const head = `${os.cpus().length} x ${cpu}, node ${process.version}, ${rounds.length} rounds, ${new Date().toISOString().slice(0, 10)}`;
-process.stdout.write(
-  `${head}\n\n${table(
-    rounds,
-    present.map((engine) => engine.name),
-  )}\n`,
-);
-const out = values.out ?? path.join(here, 'results', 'latest.json');
-fs.mkdirSync(path.dirname(out), { recursive: true });
-fs.writeFileSync(
-  out,
-  JSON.stringify({ machine: head, rounds: rounds.map((round) => Object.fromEntries(round)) }, null, 1),
-);
+
+/** The flags of one mode mean nothing in the other. */
+function refuseFlags(mode: string, flags: readonly (keyof typeof values)[]): void {
+  const strange = flags.find((flag) => values[flag] !== undefined);
+  if (strange !== undefined) throw new Error(`expected no --${strange} ${mode} --pruned, got one`);
+}
+
+const list = (text: string | undefined): string[] | undefined =>
+  text?.split(',').filter((part) => part !== '');
+
+if (values.pruned) refuseFlags('with', ['decode', 'no-streams']);
+else refuseFlags('without', ['policies', 'dense-every']);
+const engines = findEngines(ensureCheckpoint());
+warmUp(engines.coppice);
+if (values.pruned) {
+  benchPruned(engines, {
+    rounds: parseCounts('--rounds', values.rounds)[0]!,
+    lengths: parseCounts('--prefill', values.prefill ?? '4096,8192'),
+    only: list(values.only),
+    policies: list(values.policies),
+    denseEvery: parseCounts('--dense-every', values['dense-every'] ?? '6')[0]!,
+    out: values.out,
+  });
+} else benchEngines(engines);

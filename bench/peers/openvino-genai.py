@@ -1,8 +1,10 @@
 """Measures OpenVINO GenAI (continuous batching, its own defaults) and prints one line as `Measurement` in ../prompts.ts.
 
 Runs in the run environment. Usage: openvino-genai.py --model FOLDER [flags of ../prompts.ts] [--kv-precision f16]
+[--sparse trishape] [--evict 1024]
 """
 
+import argparse
 import json
 import statistics
 import time
@@ -17,10 +19,12 @@ from prompts import SEEDS, WORK, bench_options, peak_rss_mb, prompt_ids, stream_
 def main() -> None:
     parser = bench_options()
     parser.add_argument("--kv-precision", help="KV_CACHE_PRECISION of the plugin; its default is u8")
+    parser.add_argument("--sparse", choices=["trishape"], help="sparse attention during the prompt")
+    parser.add_argument("--evict", type=int, metavar="TOKENS", help="most tokens in the cache; the others are evicted")
     options = parser.parse_args()
 
     start = time.perf_counter()
-    engine = Engine(options.model, options.threads, options.kv_precision)
+    engine = Engine(options)
     load_ms = since(start)
 
     [arrivals], [greedy] = engine.generate([prompt_ids(WORK["warmup_tokens"], SEEDS["warmup"])], WORK["warmup_output"])
@@ -40,8 +44,10 @@ def main() -> None:
         streams8 = stream_rates(engine.generate(prompts, WORK["stream_output"])[0])
 
     kv = f", {options.kv_precision} KV" if options.kv_precision else ""
+    sparse = f", {options.sparse}" if options.sparse else ""
+    evict = f", evicting to {options.evict}" if options.evict else ""
     line = {
-        "engine": f"OpenVINO GenAI{kv}",
+        "engine": f"OpenVINO GenAI{kv}{sparse}{evict}",
         "version": genai.__version__,
         "threads": options.threads,
         "load_ms": load_ms,
@@ -58,14 +64,20 @@ def main() -> None:
 class Engine:
     """A pipeline that is stepped by hand, so that one stream and eight are timed the same way."""
 
-    def __init__(self, folder: str, threads: int, kv_precision: str | None) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
         scheduler = genai.SchedulerConfig()
         scheduler.cache_size = 2  # GB at most; the cache grows as it is needed
         scheduler.enable_prefix_caching = False
-        properties: dict[str, object] = {"INFERENCE_NUM_THREADS": threads}
-        if kv_precision:
-            properties["KV_CACHE_PRECISION"] = kv_precision
-        self.pipeline = genai.ContinuousBatchingPipeline(folder, scheduler, "CPU", properties)
+        if options.sparse:
+            scheduler.use_sparse_attention = True
+            scheduler.sparse_attention_config = trishape()
+        if options.evict:
+            scheduler.use_cache_eviction = True
+            scheduler.cache_eviction_config = eviction(options.evict)
+        properties: dict[str, object] = {"INFERENCE_NUM_THREADS": options.threads}
+        if options.kv_precision:
+            properties["KV_CACHE_PRECISION"] = options.kv_precision
+        self.pipeline = genai.ContinuousBatchingPipeline(options.model, scheduler, "CPU", properties)
         self.requests = 0
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> tuple[list[list[float]], list[list[int]]]:
@@ -93,6 +105,26 @@ class Engine:
         if short:
             raise SystemExit(f"expected {new_tokens} ids from every stream, got {short}")
         return arrivals, ids
+
+
+def trishape() -> genai.SparseAttentionConfig:
+    """The first 128 and the last 896 tokens; the last 128 rows of the prompt see everything."""
+    return genai.SparseAttentionConfig(
+        mode=genai.SparseAttentionMode.TRISHAPE,
+        num_last_dense_tokens_in_prefill=128,
+        num_retained_start_tokens_in_cache=128,
+        num_retained_recent_tokens_in_cache=896,
+    )
+
+
+def eviction(tokens: int) -> genai.CacheEvictionConfig:
+    """The first 128, the last 512, and between them those that got most attention in their lifetime."""
+    return genai.CacheEvictionConfig(
+        start_size=128,
+        recent_size=512,
+        max_cache_size=tokens,
+        aggregation_mode=genai.AggregationMode.NORM_SUM,
+    )
 
 
 def since(start: float) -> float:
