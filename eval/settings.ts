@@ -27,6 +27,7 @@ function defaultList({ layers }: ModelShape): { name: string; pruning: unknown }
       name: 'lazyllm hard',
       pruning: { tokens: { policy: 'lazyllm', stages: hard, prefill_only: true } },
     },
+    { name: 'random tokens', pruning: { tokens: 'random' } },
     { name: 'duo-attention 50 %', pruning: kv('duo-attention', { sparsity: 0.5 }) },
     { name: 'duo-attention 75 %', pruning: kv('duo-attention', { sparsity: 0.75 }) },
     {
