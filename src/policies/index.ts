@@ -171,18 +171,16 @@ function parseFamily(family: Family, value: unknown, model: ModelShape, param: s
 /** More than any rounding takes away. */
 const MANY_TOKENS = 1000;
 
-/** The first layer after which tokens would be cut although no attention has said anything about them, or null. */
+/** The layer after which tokens would be cut although no attention has said anything about them, or null. */
 function blindCut({ tokens, layers }: ActivePolicies, model: ModelShape): number | null {
   if (tokens === null || tokens.observes === 'none') return null;
-  const attends = model.layers.map(
-    ({ queryHeads }, layer) => queryHeads > 0 && layers?.attention[layer] !== false,
-  );
-  const isHeard = (layer: number): boolean =>
-    tokens.observes === 'last' ? attends[layer] === true : attends.slice(0, layer + 1).includes(true);
   const cuts = (layer: number): boolean =>
     (tokens.budget(layer, MANY_TOKENS, MANY_TOKENS) ?? MANY_TOKENS) < MANY_TOKENS;
-  const blind = model.layers.findIndex((_, layer) => cuts(layer) && !isHeard(layer));
-  return blind === -1 ? null : blind;
+  // `all` hears every layer, `last` those where it cuts; a cut goes by what was heard last.
+  const hears = ({ queryHeads }: ModelShape['layers'][number], layer: number): boolean =>
+    queryHeads > 0 && layers?.attention[layer] !== false && (tokens.observes === 'all' || cuts(layer));
+  const first = model.layers.findIndex((_, layer) => cuts(layer));
+  return first === -1 || model.layers.slice(0, first + 1).some(hears) ? null : first;
 }
 
 /** Refuses what has no meaning together. */
@@ -192,7 +190,7 @@ function checkCombination(choice: PruningChoice, model: ModelShape, param: strin
   const blind = blindCut(policies, model);
   if (blind !== null)
     refuse(
-      `expected tokens to leave only after layers whose attention runs, got a cut after layer ${blind}`,
+      `expected attention to run before the first tokens are left out, got none up to layer ${blind}`,
       param,
     );
   if (tokens?.revives === true && kv?.kind === 'evict') {

@@ -1,9 +1,9 @@
 /** What evictions hear of a prompt when token policies leave rows out on the way. */
 import { expect, test } from 'vitest';
-import { createPolicies, type HeadEntries } from '../../src/policies/index.ts';
+import { type AliveTokens, createPolicies, type HeadEntries } from '../../src/policies/index.ts';
 import { modelLoader } from './fixture.ts';
 import { PrunedRun } from './pruned-drive.ts';
-import { makeIds, STORIES } from './support/engine.ts';
+import { makeIds, PRUNED_SHAPES, STORIES } from './support/engine.ts';
 import { CASES, choose, isAccepted } from './support/policies.ts';
 
 const WINDOW = 16;
@@ -43,5 +43,32 @@ test.each(
     if (numRows !== null) expect(rows, `layer ${layer}`).toBeCloseTo(numRows, 2);
     else expect(rows, `layer ${layer}`).toBeLessThan(length + 0.01);
   }
+  run.cache.free();
+});
+
+test.each(
+  tokenCases.flatMap(({ title, value }) =>
+    [
+      { dir: STORIES, beside: { layers: { policy: 'attention-drop', drop: [1] } } },
+      { dir: STORIES, beside: { layers: { policy: 'finercut', attention: [0, 2], mlp: [1] } } },
+      { dir: PRUNED_SHAPES, beside: {} },
+    ].map((rest) => ({ title, tokens: value, ...rest })),
+  ),
+)('$title in $dir beside $beside never chooses blindly', async ({ dir, tokens, beside }) => {
+  const model = await load(dir);
+  if (!isAccepted(model, { tokens, ...beside })) return;
+  const policies = createPolicies(choose(model, { tokens, ...beside }), model.info.shape);
+  const policy = policies.tokens!;
+  const importances: Float32Array[] = [];
+  const select = (alive: AliveTokens, budget: number): Int32Array => {
+    importances.push(alive.importance);
+    return policy.select(alive, budget);
+  };
+  const run = new PrunedRun(model, { ...policies, tokens: { ...policy, select } });
+  await run.prefill(makeIds(100, model.info.vocabSize, 1));
+  await run.decode(5);
+  expect(importances.length).toBeGreaterThan(0);
+  for (const importance of importances)
+    expect(importance.some((value) => value > 0)).toBe(policy.observes !== 'none');
   run.cache.free();
 });

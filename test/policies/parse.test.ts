@@ -250,6 +250,11 @@ const REFUSALS: readonly (readonly [value: unknown, param: string, message: stri
     'expected "prefill_only": true in tokens beside the evicting kv policy h2o',
   ],
   [{ tokens: 'lazyllm', kv: 'quest' }, 'pruning', 'expected "prefill_only": true in tokens beside quest'],
+  [
+    { tokens: 'ftp', layers: { policy: 'attention-drop', drop: [0] } },
+    'pruning',
+    'expected attention to run before the first tokens are left out, got none up to layer 0',
+  ],
 ];
 
 describe('refused', () => {

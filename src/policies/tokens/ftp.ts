@@ -15,7 +15,7 @@ const options = z.strictObject({
     .array(z.int().min(0))
     .min(1)
     .optional()
-    .describe('layers that tokens may pass by; default: all above one with attention'),
+    .describe('layers that tokens may pass by; default: all but the first'),
 });
 
 export const ftp = definePolicy({
@@ -27,9 +27,9 @@ export const ftp = definePolicy({
   examples: ['ftp', { policy: 'ftp', keep: 0.5, layers: [1] }],
   needs: ['last-query-attention'],
   create({ keep, layers }, model) {
-    // Who passes by is decided by the attention of the layer below.
-    const valid = indicesWhere(model.layers.slice(0, -1), ({ queryHeads }) => queryHeads > 0).map((i) => i + 1);
-    if (layers !== undefined) checkLayers(layers, valid, 'a layer above one with attention', 'layers');
+    // Before layer 0 nobody has attended to anything.
+    const valid = indicesWhere(model.layers, () => true).slice(1);
+    if (layers !== undefined) checkLayers(layers, valid, 'a layer above the first', 'layers');
     const routed = new Set(layers ?? valid);
     return {
       rest: 'pass',

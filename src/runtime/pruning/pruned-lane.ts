@@ -186,6 +186,8 @@ export class PrunedLane implements PrefillLane {
       signal: 'lastQuery',
     });
     if (this.dropped) return;
+    // Without attention here, what was heard last holds on.
+    if (fed.length === 0) return;
     for (const { positions } of this.#tiles) this.#pruning.tokens?.forget(positions);
     this.#pruning.observe(layer - 1, fed, signal, { scores: false, importance: true });
   }
