@@ -16,10 +16,9 @@ export const DENSE: Setting = { name: 'dense', pruning: null, choice: null };
 
 const listSchema = z.array(z.strictObject({ name: z.string().min(1).optional(), pruning: z.unknown() }));
 
-/** Every family and kind of policy, gentle and harsh; stages are given as shares of the layers. */
-function defaultList({ layers }: ModelShape): { name: string; pruning: unknown }[] {
-  const stage = (share: number, keep: number) => ({ layer: Math.round(share * layers.length) - 1, keep });
-  const hard = [stage(1 / 3, 0.5), stage(2 / 3, 0.5)];
+/** Every family and kind of policy, gentle and harsh. */
+function defaultList(): { name: string; pruning: unknown }[] {
+  const hard = [0.34, 0.67].map((after) => ({ after, keep: 0.5 }));
   const kv = (policy: string, options: Record<string, number>) => ({ kv: { policy, ...options } });
   return [
     { name: 'lazyllm', pruning: { tokens: 'lazyllm' } },
@@ -55,7 +54,7 @@ export function defaultSettings(
   shape: ModelShape,
   warn: (line: string) => void,
 ): Setting[] {
-  return defaultList(shape).flatMap(({ name, pruning }) => {
+  return defaultList().flatMap(({ name, pruning }) => {
     try {
       return [{ name, pruning, choice: parsePruning(pruning, presets, shape) }];
     } catch (error) {
