@@ -87,7 +87,7 @@ export class Memory {
     // Wait until enough is free beside what the prefix cache could give up.
     if (needed > this.#pool.freeBytes + this.#prefix.bytes) return false;
     const hit = this.#takePrefix(sequence);
-    const cache = hit?.cache ?? new SequenceCache(this.#pool, this.#shape, this.#contextLength);
+    const cache = hit?.cache ?? new SequenceCache(this.#pool, this.#shapeFor(request), this.#contextLength);
     const start = hit?.length ?? 0;
     if (request.policies !== null) {
       sequence.pruning = new SequencePruning(request.policies, this.#model, cache, start);
@@ -99,6 +99,12 @@ export class Memory {
     sequence.cache = cache;
     sequence.numComputed = start;
     return true;
+  }
+
+  /** A layer whose attention is left out holds no cache. */
+  #shapeFor({ policies }: LiveRequest): KvShape {
+    const runs = policies?.layers?.attention;
+    return this.#shape.map((layer, i) => (runs?.[i] === false ? { ...layer, kvHeads: 0 } : layer));
   }
 
   #takePrefix({ request, ids, prefillEnd }: Sequence): PrefixHit | null {

@@ -232,8 +232,9 @@ export class SequencePruning {
   report(numTokens: number): PruningReport {
     const { kv, layers } = this.policies;
     const { cache } = this.pruned;
-    const entryBytes = cache.shape.map(({ kvHeads, headDim }) => kvHeads * headDim * 2 * BYTES);
-    const numHeads = cache.shape.reduce((sum, { kvHeads }) => sum + kvHeads, 0);
+    const { kvShape } = this.#model;
+    const entryBytes = kvShape.map(({ kvHeads, headDim }) => kvHeads * headDim * 2 * BYTES);
+    const numHeads = kvShape.reduce((sum, { kvHeads }) => sum + kvHeads, 0);
     const streaming = kv?.kind === 'split' ? kv.streaming.flat().filter(Boolean).length : null;
     this.notePeak();
     return {
