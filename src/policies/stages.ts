@@ -32,9 +32,13 @@ interface Stage {
   readonly keep: number;
 }
 
-/** The last layer of the first `share` of them that can cut: whole layers only, as the paper's figure counts them. */
+/**
+ * The last of a share of the layers, or the nearest one below that can cut; undefined = nothing is left to cut. The
+ * paper's figure rounds down, which in a model of six layers would cut after the very first.
+ */
 function layerAfter(share: number, numLayers: number, valid: readonly number[]): number | undefined {
-  const target = Math.floor(share * numLayers + 1e-9) - 1;
+  const target = Math.round(share * numLayers) - 1;
+  if (target >= numLayers - 1) return undefined;
   return valid.findLast((candidate) => candidate <= target);
 }
 

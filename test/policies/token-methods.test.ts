@@ -33,8 +33,8 @@ describe('lazyllm', () => {
     expect(enter('lazyllm', DEEP, 1000)).toEqual([
       ...Array<number>(7).fill(1000),
       ...Array<number>(7).fill(700),
-      ...Array<number>(7).fill(490),
-      ...Array<number>(3).fill(343),
+      ...Array<number>(8).fill(490),
+      ...Array<number>(2).fill(343),
     ]);
     // Cuts that fall on one layer are one, as deep as all together.
     expect(enter('lazyllm', TWO, 50)).toEqual([50, 25]);
@@ -69,9 +69,9 @@ describe('lazyllm', () => {
         missing.includes(i) ? { ...layer, queryHeads: 0, kvHeads: 0 } : layer,
       ),
     });
-    expect(enter('lazyllm', six, 1000)).toEqual([1000, 700, 700, 490, 490, 343]);
-    expect(enter('lazyllm', without(2), 1000)).toEqual([1000, 700, 490, 490, 490, 343]);
-    expect(enter('lazyllm', without(3, 4, 2), 1000)).toEqual([1000, 700, 343, 343, 343, 343]);
+    expect(enter('lazyllm', six, 1000)).toEqual([1000, 1000, 700, 700, 490, 343]);
+    expect(enter('lazyllm', without(1, 3), 1000)).toEqual([1000, 700, 700, 490, 490, 343]);
+    expect(enter('lazyllm', without(3, 4, 2), 1000)).toEqual([1000, 1000, 343, 343, 343, 343]);
   });
 
   it('keeps what the last token attends to, revives unless told otherwise', () => {
