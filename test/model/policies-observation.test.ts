@@ -1,6 +1,13 @@
 /** What evictions hear of a prompt when token policies leave rows out on the way. */
 import { expect, test } from 'vitest';
-import { type AliveTokens, createPolicies, type HeadEntries } from '../../src/policies/index.ts';
+import { evicting } from '../../src/policies/budget-options.ts';
+import {
+  type AliveTokens,
+  createPolicies,
+  type EvictingPolicy,
+  type HeadEntries,
+} from '../../src/policies/index.ts';
+import { checkpoints, maxDifference } from './drive.ts';
 import { modelLoader } from './fixture.ts';
 import { PrunedRun } from './pruned-drive.ts';
 import { makeIds, PRUNED_SHAPES, STORIES } from './support/engine.ts';
@@ -14,6 +21,9 @@ const OBSERVERS = [
   { value: { policy: 'snapkv', keep: 0.5, observation_window: WINDOW }, numRows: WINDOW },
   { value: { policy: 'h2o', keep: 0.5 }, numRows: null },
 ];
+
+const PYSPELL = checkpoints('models').find(({ name }) => name === 'pyspell')!.dir;
+const NONE = new Int32Array(0);
 
 const load = modelLoader();
 const tokenCases = CASES.filter(({ family }) => family === 'tokens');
@@ -71,4 +81,48 @@ test.each(
   for (const importance of importances)
     expect(importance.some((value) => value > 0)).toBe(policy.observes !== 'none');
   run.cache.free();
+});
+
+// One query head a KV head: the engine keeps means over query heads that share one, kvzip wants their maximum.
+test.each([
+  {},
+  { layers: { policy: 'attention-drop', drop: [0] } },
+  { layers: { policy: 'finercut', mlp: [0, 1] } },
+  { layers: { policy: 'head-mask', heads: [[0, 2]] } },
+])('kvzip beside $layers hears the most that any row of the repetition attends to', async (beside) => {
+  const model = await load(PYSPELL);
+  const ids = makeIds(40, model.info.vocabSize, 1);
+  const policies = createPolicies(choose(model, { kv: 'kvzip', ...beside }), model.info.shape);
+  const kvzip = policies.kv as EvictingPolicy;
+  const heard: { layer: number; head: number; scores: Float32Array }[] = [];
+  const allot = (heads: readonly HeadEntries[], average: number): readonly number[] => {
+    for (const entries of heads)
+      heard.push({ layer: entries.layer, head: entries.head, scores: entries.attention() });
+    return kvzip.allot!(heads, average);
+  };
+  const run = new PrunedRun(model, { ...policies, kv: { ...kvzip, allot } });
+  await run.prefill(ids, 'last', 16);
+  run.cache.free();
+  expect(heard).toHaveLength(model.info.shape.layers.reduce((sum, { kvHeads }) => sum + kvHeads, 0));
+
+  // The same by decoding the prompt once more, row by row, with sums that grow by what each row attends to.
+  const sums = evicting({ keep: 1, sink: 0, interval: 1000 }, { observes: 'all', select: () => NONE });
+  const repeated = new PrunedRun(model, { ...policies, kv: sums });
+  await repeated.prefill(ids);
+  const most = heard.map(() => new Float32Array(ids.length));
+  const scoresOf = ({ layer, head }: (typeof heard)[number]) =>
+    repeated.pruning.pruned.heads(layer)[head]!.scores.slice(0, ids.length);
+  for (const id of ids) {
+    const before = heard.map(scoresOf);
+    await repeated.decode(id);
+    heard.forEach((item, i) => {
+      scoresOf(item).forEach((sum, j) => (most[i]![j] = Math.max(most[i]![j]!, sum - before[i]![j]!)));
+    });
+  }
+  repeated.cache.free();
+  heard.forEach(({ layer, head, scores }, i) => {
+    const isDropped = policies.layers?.attention[layer] === false;
+    const expected = isDropped ? [] : most[i]!;
+    expect(maxDifference(scores, expected), `layer ${layer}, head ${head}`).toBeLessThan(1e-4);
+  });
 });

@@ -95,7 +95,9 @@ class RepeatedChunk {
   async run(tile: RowBatch, layer: number): Promise<void> {
     const model = this.#model;
     const isLast = layer === model.numLayers;
-    const feed = layer === 0 ? null : this.#feed(layer - 1, tile);
+    const { layers: plan } = this.#pruning.policies;
+    const shape = model.architecture.layers[layer - 1]?.attention ?? null;
+    const feed = this.#feed(layer - 1, tile);
     const { positions } = tile;
     const result = await model.session.run({
       layer,
@@ -103,14 +105,18 @@ class RepeatedChunk {
       hidden: tile.hidden,
       projected: feed === null ? null : tile.projected,
       rope: isLast ? null : model.rope.range(positions[0] ?? 0, (positions.at(-1) ?? 0) + 1),
-      attention: feed?.attention ?? { kind: 'none' },
+      attention: feed?.attention ?? (shape === null ? { kind: 'none' } : { kind: 'skip', shape }),
       signal: feed === null ? 'none' : 'columnMaxima',
-      parts: { attention: true, mlp: !isLast, open: !isLast },
+      parts: {
+        attention: feed !== null || shape === null,
+        mlp: !isLast && plan?.mlp[layer - 1] !== false,
+        open: !isLast && plan?.attention[layer] !== false,
+      },
     });
     if (feed !== null) this.#score(layer - 1, feed.slots, result.signal);
     tile.hidden = result.hidden;
     tile.projected = result.projected;
-    if (!isLast) this.#keep(layer, result.projected, tile);
+    if (result.projected.length > 0) this.#keep(layer, result.projected, tile);
   }
 
   /** Slots of a head that the chunk's rows see: the first tokens, and the chunk's own. */
@@ -123,9 +129,10 @@ class RepeatedChunk {
     );
   }
 
+  /** Null where no attention runs. */
   #feed(layer: number, tile: RowBatch): { attention: AttentionFeed; slots: Int32Array[] } | null {
     const shape = this.#model.architecture.layers[layer]?.attention;
-    if (shape == null) return null;
+    if (shape == null || this.#pruning.policies.layers?.attention[layer] === false) return null;
     const numRows = tile.positions.length;
     const numBefore = (tile.positions[0] ?? 0) - this.#span.end;
     const heads = this.#pruning.pruned.heads(layer);
@@ -151,7 +158,8 @@ class RepeatedChunk {
         mask: causalMask(numRows),
       };
     });
-    return { attention: { kind: 'tile', shape, heads: views }, slots };
+    const headScale = this.#pruning.headScale(layer);
+    return { attention: { kind: 'tile', shape, heads: views, headScale }, slots };
   }
 
   #score(layer: number, slots: readonly Int32Array[], signal: Float32Array): void {
