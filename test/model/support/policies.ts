@@ -23,6 +23,9 @@ export function withPattern(model: Model): Model {
   return Object.create(model, { info: { value: { ...info, shape: { ...info.shape, gates } } } }) as Model;
 }
 
+/** A value of the `pruning` field. */
+export type Setting = Readonly<Partial<Record<Family, unknown>>>;
+
 export interface PolicyCase {
   readonly family: Family;
   readonly name: string;
@@ -41,7 +44,7 @@ export const ONE_OF_EACH: readonly PolicyCase[] = CASES.filter(
 );
 
 /** @throws AppError where the model or the combination does not allow it */
-export function choose(model: Model, value: Readonly<Partial<Record<Family, unknown>>>): PruningChoice {
+export function choose(model: Model, value: Setting): PruningChoice {
   const choice = parsePruning(value, {}, model.info.shape);
   if (choice === null) throw new Error(`no choice in ${JSON.stringify(value)}`);
   return choice;
@@ -52,7 +55,7 @@ export function choiceOf(model: Model, { family, value }: PolicyCase): PruningCh
 }
 
 /** Whether the model can run it: pruned checkpoints lack layers that some examples name, some combinations are refused. */
-export function isAccepted(model: Model, value: Readonly<Partial<Record<Family, unknown>>>): boolean {
+export function isAccepted(model: Model, value: Setting): boolean {
   try {
     choose(model, value);
     return true;
