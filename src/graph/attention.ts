@@ -146,8 +146,15 @@ function signalOutput(
       ],
     });
   else {
-    const overRows = (g: GraphBuilder, op: 'ReduceSum' | 'ReduceMax') =>
-      flatten(g, (p) => g.node(op, [p, g.constant('int64', [1])], { keepdims: 0 }));
+    const maxima = (g: GraphBuilder): string[] =>
+      flatten(g, (p) => g.node('ReduceMax', [p, g.constant('int64', [1])], { keepdims: 0 }));
+    // A product with a row of ones takes a fraction of the time of ReduceSum over a middle axis.
+    const sums = (g: GraphBuilder): string[] => {
+      const numRows = g.node('Shape', [attention], { start: 0, end: 1 });
+      const shape = g.concat([g.constant('int64', [1]), numRows], 0);
+      const ones = g.node('Expand', [g.constant('float', [1], [1, 1]), shape]);
+      return flatten(g, (p) => g.node('MatMul', [ones, p]));
+    };
     cases.push(
       {
         key: SIGNALS.lastQuery,
@@ -158,8 +165,8 @@ function signalOutput(
           ),
         ],
       },
-      { key: SIGNALS.columnSums, build: (g) => [g.concat([...overRows(g, 'ReduceSum'), magnitudes(g)], 0)] },
-      { key: SIGNALS.columnMaxima, build: (g) => [g.concat(overRows(g, 'ReduceMax'), 0)] },
+      { key: SIGNALS.columnSums, build: (g) => [g.concat([...sums(g), magnitudes(g)], 0)] },
+      { key: SIGNALS.columnMaxima, build: (g) => [g.concat(maxima(g), 0)] },
     );
   }
   return select(graph, 'signals', cases, [{ name: 'signal', rank: 1 }])[0] ?? '';

@@ -111,6 +111,8 @@ export class Memory {
     const { input, policies } = request;
     // A prompt that is to be scored needs the logits of all its tokens; other blocks make other entries.
     if (!input.cachePrompt || input.promptLogprobs !== null || policies?.layers != null) return null;
+    // Nor may a prompt that is read twice: entries that are not repeated would count as worthless.
+    if (policies?.kv?.kind === 'evict' && policies.kv.observes === 'repeated') return null;
     // Pruning must not reach what is kept for others.
     return this.#prefix.take(ids.subarray(0, prefillEnd), { copies: policies !== null });
   }

@@ -1,5 +1,16 @@
 /** Arithmetic of the query statistics. */
 
+/** Undoes RoPE of one row in place; a scale on cosine and sine (YaRN) is undone with it. */
+export function unrotate(row: Float32Array, cos: Float32Array, sin: Float32Array): void {
+  const half = cos.length;
+  for (let i = 0; i < half; i++) {
+    const [c, s] = [cos[i]!, sin[i]!];
+    const [a, b] = [row[i]!, row[half + i]!];
+    row[i] = (a * c + b * s) / (c * c + s * s);
+    row[half + i] = (b * c - a * s) / (c * c + s * s);
+  }
+}
+
 /** sum += weight * x; the lower triangle of products += weight * x x'. */
 export function addOuter(sum: Float64Array, products: Float64Array, x: Float32Array, weight: number): void {
   const n = x.length;

@@ -1,7 +1,7 @@
 /** Mean and covariance of a sequence's queries before RoPE, and the attention that they let expect (arXiv 2510.00636). */
 import { invariant } from '../../errors.ts';
 import type { Model } from '../model.ts';
-import { addOuter, quadraticForms } from './query-statistics.kernel.ts';
+import { addOuter, quadraticForms, unrotate } from './query-statistics.kernel.ts';
 
 /** Beyond so many rows, only one in `STRIDE` is added, with so much weight: the estimate is good enough by then. */
 const MAX_DENSE_ROWS = 1024;
@@ -62,18 +62,20 @@ export class QueryStatistics {
       }));
       this.#layers.set(layer, heads);
     }
-    positions.forEach((position, row) => {
+    const query = new Float32Array(headDim);
+    for (const [row, position] of positions.entries()) {
       const isDense = (heads[0]?.weight ?? 0) < MAX_DENSE_ROWS;
-      if (position < this.#skip || (!isDense && position % STRIDE !== 0)) return;
-      heads.forEach((head, h) => {
+      if (position < this.#skip || (!isDense && position % STRIDE !== 0)) continue;
+      const weight = isDense ? 1 : STRIDE;
+      const angles = rope === true ? this.#model.rope.range(position, position + 1) : null;
+      for (const [h, head] of heads.entries()) {
         const start = row * width + h * headDim;
-        const rotated = projected.subarray(start, start + headDim);
-        const query = rope === true ? this.#unrotate(rotated, position) : rotated;
-        const weight = isDense ? 1 : STRIDE;
+        query.set(projected.subarray(start, start + headDim));
+        if (angles !== null) unrotate(query, angles.cos, angles.sin);
         head.weight += weight;
         addOuter(head.sum, head.products, query, weight);
-      });
-    });
+      }
+    }
   }
 
   /** As the policies' contract says, for the keys [n, headDim] of one KV head. */
@@ -95,20 +97,6 @@ export class QueryStatistics {
       addSoftmax(expected.subarray(skipped), logits, 1 / group);
     }
     return expected;
-  }
-
-  /** Undoes RoPE; a scale on cosine and sine (YaRN) is undone with it. */
-  #unrotate(rotated: Float32Array, position: number): Float32Array {
-    const { cos, sin } = this.#model.rope.range(position, position + 1);
-    const half = cos.length;
-    const query = new Float32Array(2 * half);
-    for (let i = 0; i < half; i++) {
-      const [c, s] = [cos[i] ?? 1, sin[i] ?? 0];
-      const [a, b] = [rotated[i] ?? 0, rotated[half + i] ?? 0];
-      query[i] = (a * c + b * s) / (c * c + s * s);
-      query[half + i] = (b * c - a * s) / (c * c + s * s);
-    }
-    return query;
   }
 
   #meanRotation({ next, numFuture }: Horizon): { cos: Float64Array; sin: Float64Array } {

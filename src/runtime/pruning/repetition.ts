@@ -25,13 +25,19 @@ export interface Repetition {
   readonly isDropped: () => boolean;
 }
 
-/** Keys and values of one head for the repeated rows of a chunk, in order. */
-interface OwnEntries {
+/** What the repeated rows of a chunk see of one head: entries of the cache, and behind them their own so far. */
+interface SeenEntries {
+  /** [sinks + chunk + repeated, headDim] */
   readonly keys: Float32Array;
   readonly values: Float32Array;
+  readonly numSinks: number;
+  /** Of the chunk's entries in the cache. */
+  readonly firstSlot: number;
+  readonly numChunk: number;
 }
 
 const EMPTY = new Float32Array(0);
+const NOTHING_SEEN: SeenEntries = { keys: EMPTY, values: EMPTY, numSinks: 0, firstSlot: 0, numChunk: 0 };
 
 /** Adds the maxima to the scores of the sequence's heads. Changes no cache. */
 export function* repeatPrompt(
@@ -77,9 +83,9 @@ class RepeatedChunk {
   readonly #pruning: SequencePruning;
   readonly #span: Span;
   /** Of the layer that is being opened, by KV head, */
-  #opening: OwnEntries[] = [];
+  #opening: SeenEntries[] = [];
   /** and of the one that is being finished. */
-  #finishing: OwnEntries[] = [];
+  #finishing: SeenEntries[] = [];
 
   constructor(model: Model, pruning: SequencePruning, span: Span) {
     this.#model = model;
@@ -105,7 +111,7 @@ class RepeatedChunk {
       hidden: tile.hidden,
       projected: feed === null ? null : tile.projected,
       rope: isLast ? null : model.rope.range(positions[0] ?? 0, (positions.at(-1) ?? 0) + 1),
-      attention: feed?.attention ?? (shape === null ? { kind: 'none' } : { kind: 'skip', shape }),
+      attention: feed ?? (shape === null ? { kind: 'none' } : { kind: 'skip', shape }),
       signal: feed === null ? 'none' : 'columnMaxima',
       parts: {
         attention: feed !== null || shape === null,
@@ -113,65 +119,44 @@ class RepeatedChunk {
         open: !isLast && plan?.attention[layer] !== false,
       },
     });
-    if (feed !== null) this.#score(layer - 1, feed.slots, result.signal);
+    if (feed !== null) this.#score(layer - 1, result.signal);
     tile.hidden = result.hidden;
     tile.projected = result.projected;
     if (result.projected.length > 0) this.#keep(layer, result.projected, tile);
   }
 
-  /** Slots of a head that the chunk's rows see: the first tokens, and the chunk's own. */
-  #slots({ positions }: PrunedHead): Int32Array {
-    const numSinks = lowerBound(positions, Math.min(NUM_SINKS, this.#span.from));
-    const from = lowerBound(positions, this.#span.from);
-    const to = lowerBound(positions, this.#span.to);
-    return Int32Array.from({ length: numSinks + to - from }, (_, i) =>
-      i < numSinks ? i : from + i - numSinks,
-    );
-  }
-
   /** Null where no attention runs. */
-  #feed(layer: number, tile: RowBatch): { attention: AttentionFeed; slots: Int32Array[] } | null {
+  #feed(layer: number, tile: RowBatch): AttentionFeed | null {
     const shape = this.#model.architecture.layers[layer]?.attention;
     if (shape == null || this.#pruning.policies.layers?.attention[layer] === false) return null;
     const numRows = tile.positions.length;
     const numBefore = (tile.positions[0] ?? 0) - this.#span.end;
-    const heads = this.#pruning.pruned.heads(layer);
-    const slots = heads.map((head) => this.#slots(head));
-    const views = heads.map(({ cache }, j) => {
-      const own = this.#finishing[j] ?? { keys: EMPTY, values: EMPTY };
-      const { headDim } = shape;
-      const split = numBefore * headDim;
-      const end = split + numRows * headDim;
-      const seen = slots[j] ?? new Int32Array(0);
-      const gather = (data: Float32Array, rest: Float32Array): Float32Array => {
-        const all = new Float32Array(seen.length * headDim + rest.length);
-        seen.forEach((slot, i) => {
-          all.set(data.subarray(slot * headDim, (slot + 1) * headDim), i * headDim);
-        });
-        all.set(rest, seen.length * headDim);
-        return all;
-      };
+    const heads = this.#finishing.map(({ keys, values, numSinks, numChunk }) => {
+      const begin = (numSinks + numChunk + numBefore) * shape.headDim;
+      const end = begin + numRows * shape.headDim;
       return {
-        keys: gather(cache.keys(), own.keys.subarray(0, split)),
-        tailKeys: own.keys.subarray(split, end),
-        values: gather(cache.values(), own.values.subarray(0, end)),
+        keys: keys.subarray(0, begin),
+        tailKeys: keys.subarray(begin, end),
+        values: values.subarray(0, end),
         mask: causalMask(numRows),
       };
     });
-    const headScale = this.#pruning.headScale(layer);
-    return { attention: { kind: 'tile', shape, heads: views, headScale }, slots };
+    return { kind: 'tile', shape, heads, headScale: this.#pruning.headScale(layer) };
   }
 
-  #score(layer: number, slots: readonly Int32Array[], signal: Float32Array): void {
+  /** The most that any row of the tile gave to each entry that was there before the repetition. */
+  #score(layer: number, signal: Float32Array): void {
     const shape = this.#model.architecture.layers[layer]?.attention;
     if (shape == null) return;
     const group = shape.queryHeads / shape.kvHeads;
-    const widths = slots.map((seen) => seen.length);
-    const numOwn = (signal.length / group - widths.reduce((a, b) => a + b, 0)) / shape.kvHeads;
+    const numSeen = this.#finishing.reduce((sum, { numSinks, numChunk }) => sum + numSinks + numChunk, 0);
+    const numOwn = (signal.length / group - numSeen) / shape.kvHeads;
     let at = 0;
     this.#pruning.pruned.heads(layer).forEach(({ scores }, j) => {
+      const { numSinks, firstSlot, numChunk } = this.#finishing[j] ?? NOTHING_SEEN;
       for (let query = 0; query < group; query++) {
-        for (const slot of slots[j] ?? []) {
+        for (let i = 0; i < numSinks + numChunk; i++) {
+          const slot = i < numSinks ? i : firstSlot + i - numSinks;
           scores[slot] = Math.max(scores[slot] ?? 0, signal[at++] ?? 0);
         }
         at += numOwn;
@@ -179,22 +164,45 @@ class RepeatedChunk {
     });
   }
 
+  /** Puts the tile's keys and values behind what its rows see of the cache. */
   #keep(layer: number, projected: Float32Array, tile: RowBatch): void {
     const shape = this.#model.architecture.layers[layer]?.attention;
     if (shape == null) return;
     const { queryHeads, kvHeads, headDim } = shape;
     const numRows = tile.positions.length;
     const width = projected.length / numRows;
-    const length = (this.#span.to - this.#span.from) * headDim;
-    const start = ((tile.positions[0] ?? 0) - this.#span.end) * headDim;
-    for (let j = 0; j < kvHeads; j++) {
-      const own = (this.#opening[j] ??= { keys: new Float32Array(length), values: new Float32Array(length) });
+    const numBefore = (tile.positions[0] ?? 0) - this.#span.end;
+    this.#pruning.pruned.heads(layer).forEach((head, j) => {
+      const { keys, values, numSinks, numChunk } = (this.#opening[j] ??= this.#see(head));
+      const start = (numSinks + numChunk + numBefore) * headDim;
       for (let row = 0; row < numRows; row++) {
-        const column = (head: number): Float32Array =>
-          projected.subarray(row * width + head * headDim, row * width + (head + 1) * headDim);
-        own.keys.set(column(queryHeads + j), start + row * headDim);
-        own.values.set(column(queryHeads + kvHeads + j), start + row * headDim);
+        const column = (index: number): Float32Array =>
+          projected.subarray(row * width + index * headDim, row * width + (index + 1) * headDim);
+        keys.set(column(queryHeads + j), start + row * headDim);
+        values.set(column(queryHeads + kvHeads + j), start + row * headDim);
       }
-    }
+    });
+  }
+
+  /** What the chunk's rows see of a head, with room behind it for the repetition. */
+  #see({ cache, positions }: PrunedHead): SeenEntries {
+    const { from, to } = this.#span;
+    const { headDim } = cache;
+    const numSinks = lowerBound(positions, Math.min(NUM_SINKS, from));
+    const firstSlot = lowerBound(positions, from);
+    const numChunk = lowerBound(positions, to) - firstSlot;
+    const gather = (entries: (begin: number, end: number) => Float32Array): Float32Array => {
+      const all = new Float32Array((numSinks + numChunk + to - from) * headDim);
+      all.set(entries(0, numSinks));
+      all.set(entries(firstSlot, firstSlot + numChunk), numSinks * headDim);
+      return all;
+    };
+    return {
+      keys: gather((begin, end) => cache.keys(begin, end)),
+      values: gather((begin, end) => cache.values(begin, end)),
+      numSinks,
+      firstSlot,
+      numChunk,
+    };
   }
 }
