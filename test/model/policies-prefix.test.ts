@@ -1,0 +1,105 @@
+/** Kept prefixes and scored prompts beside pruning: what is kept for others stays whole, and what is scored is right. */
+import { beforeAll, describe, expect, test } from 'vitest';
+import type { PruningChoice } from '../../src/policies/index.ts';
+import type { Model } from '../../src/runtime/model.ts';
+import { modelLoader } from './fixture.ts';
+import { PrunedRun } from './pruned-drive.ts';
+import { EngineRun, makeIds, makeRequest, runAlone, STORIES } from './support/engine.ts';
+import { logprobOf } from './support/naive.ts';
+import { CASES, choiceOf, choose, policiesOf, withPattern } from './support/policies.ts';
+
+const load = modelLoader();
+let model: Model;
+beforeAll(async () => {
+  model = withPattern(await load(STORIES));
+});
+
+const ids = (length: number, seed: number) => makeIds(length, model.info.vocabSize, seed);
+const PREFIX = 150;
+
+/** Those that change entries beyond the prefix's own tokens, and the one that must read its prompt twice. */
+const TAKES_NONE = new Set(['attention-drop', 'finercut', 'head-mask', 'kvzip']);
+
+/** What these keep depends on rows that a prefix spares: they choose among new tokens, or by sums over all rows. */
+const NEEDS_ALL_ROWS = new Set(['lazyllm', 'spatten', 'ftp', 'h2o', 'expected-attention']);
+
+describe.each(CASES)('$title', (policyCase) => {
+  test('starts from a kept prefix, which stays as it is', async () => {
+    const run = new EngineRun(model);
+    const system = ids(PREFIX, 2);
+    const first = run.submit(makeRequest([...system, 7], { maxTokens: 1, cachePrompt: true }));
+    await run.untilIdle();
+    const { prefixCacheBytes } = run.engine.stats();
+    expect(prefixCacheBytes).toBeGreaterThan(0);
+
+    const options = { maxTokens: 12, cachePrompt: true, pruning: choiceOf(model, policyCase) };
+    const pruned = run.submit(makeRequest([...system, ...ids(60, 3)], options));
+    await run.untilIdle();
+    expect(pruned.done.usage.cachedTokens).toBe(TAKES_NONE.has(policyCase.name) ? 0 : PREFIX);
+    expect(pruned.tokens()).toHaveLength(12);
+    if (!NEEDS_ALL_ROWS.has(policyCase.name)) {
+      const unaided = await runAlone(model, { ...pruned.request, cachePrompt: false });
+      expect(pruned.tokens()).toEqual(unaided.tokens());
+      expect(pruned.done.pruning?.kv?.entriesKept).toBe(unaided.done.pruning?.kv?.entriesKept);
+    }
+    expect(run.engine.stats().prefixCacheBytes, 'a pruned cache is kept for nobody').toBe(prefixCacheBytes);
+
+    const again = run.submit(makeRequest([...system, 7, 8, 9], { maxTokens: 12, cachePrompt: true }));
+    await run.untilIdle();
+    expect(again.done.usage.cachedTokens).toBe(first.done.usage.promptTokens);
+    const cold = await runAlone(model, { ...again.request, cachePrompt: false });
+    expect(again.tokens()).toEqual(cold.tokens());
+  });
+});
+
+/** The rule for a row does not depend on later rows, so that it is the same for a row of the prompt and a decoded one. */
+const ROW_LOCAL = [
+  { kv: { policy: 'duo-attention', sparsity: 0.5, sink: 4, recent: 16 } },
+  { layers: { policy: 'attention-drop', drop: [0] } },
+  { layers: { policy: 'finercut', attention: [1], mlp: [0] } },
+  { layers: { policy: 'head-mask', heads: [[0, 1]] } },
+  {
+    kv: { policy: 'duo-attention', sparsity: 0.5, sink: 4, recent: 16 },
+    layers: { policy: 'attention-drop', drop: [2] },
+  },
+];
+
+async function scored(pruning: PruningChoice | null, promptIds: readonly number[], maxTokens = 0) {
+  const recording = await runAlone(model, makeRequest(promptIds, { maxTokens, promptLogprobs: 2, pruning }));
+  expect(recording.tokens()).toHaveLength(maxTokens);
+  const { logprobs } = recording.all('prompt_logprobs')[0]!;
+  expect(logprobs).toHaveLength(promptIds.length);
+  expect(logprobs[0]).toBeNull();
+  return logprobs.slice(1).map((item) => item!.logprob);
+}
+
+function expectClose(actual: readonly number[], expected: readonly number[]): void {
+  expect(actual).toHaveLength(expected.length);
+  actual.forEach((value, i) => {
+    expect(value, `token ${i + 1}`).toBeCloseTo(expected[i]!, 3);
+  });
+}
+
+test.each(ROW_LOCAL)('scores a prompt as it is decoded: $kv $layers', async (value) => {
+  const promptIds = ids(120, 6);
+  const choice = choose(model, value);
+  const run = new PrunedRun(model, policiesOf(model, choice));
+  let [logits] = await run.prefill(promptIds.slice(0, 1));
+  const expected: number[] = [];
+  for (const id of promptIds.slice(1)) {
+    expected.push(logprobOf(logits!, id));
+    logits = await run.decode(id);
+  }
+  run.cache.free();
+  expectClose(await scored(choice, promptIds), expected);
+  expectClose(await scored(choice, promptIds, 3), expected);
+});
+
+// Entries go when a layer is through with all rows, and blocks are chosen from the first decoded token on.
+test.each(CASES.filter(({ family, name }) => family === 'kv' && name !== 'duo-attention'))(
+  'scores a prompt as without pruning: $title',
+  async (policyCase) => {
+    const promptIds = ids(260, 6);
+    expectClose(await scored(choiceOf(model, policyCase), promptIds, 2), await scored(null, promptIds, 2));
+  },
+);
