@@ -85,16 +85,13 @@ export class PrunedHead {
   /** Evicts every slot but `indices` (ascending) for good. */
   keep(indices: Int32Array): void {
     this.cache.keep(indices);
-    let isAscending = true;
     indices.forEach((from, to) => {
-      const position = this.#positions[from] ?? 0;
-      if (to > 0 && position <= (this.#positions[to - 1] ?? 0)) isAscending = false;
-      this.#positions[to] = position;
+      this.#positions[to] = this.#positions[from] ?? 0;
       if (this.#scores !== null) this.#scores[to] = this.#scores[from] ?? 0;
     });
     this.#length = indices.length;
     this.#scores?.fill(0, this.#length);
-    this.#isAscending = isAscending;
+    this.#checkOrder();
   }
 
   /** Forgets the newest entries, as if they had never been there. */
@@ -103,6 +100,7 @@ export class PrunedHead {
     this.cache.truncate(length);
     this.#scores?.fill(0, length);
     this.#length = length;
+    this.#checkOrder();
   }
 
   resetScores(): void {
@@ -117,6 +115,13 @@ export class PrunedHead {
     copy.#numAppended = this.#numAppended;
     copy.#isAscending = this.#isAscending;
     return copy;
+  }
+
+  /** What ascends still does when entries go. */
+  #checkOrder(): void {
+    this.#isAscending ||= this.positions.every(
+      (position, i) => i === 0 || position > (this.#positions[i - 1] ?? 0),
+    );
   }
 
   #grow(length: number): void {
