@@ -22,6 +22,9 @@ export function addOuter(sum: Float64Array, products: Float64Array, x: Float32Ar
   }
 }
 
+/** Products that run side by side: one after another they would wait for each other's sum. */
+const LANES = 4;
+
 /** k.mean / sqrt(d) + k' covariance k / 2d for each row k of [n, d]. */
 export function quadraticForms(
   keys: Float32Array,
@@ -29,23 +32,30 @@ export function quadraticForms(
   covariance: Float64Array,
 ): Float32Array {
   const d = mean.length;
-  // The lower triangle with the mirrored half added, in single precision: one pass, half of the products.
-  const folded = new Float32Array(d * d);
+  const stride = Math.ceil(d / LANES) * LANES;
+  // The lower triangle with the mirrored half added, zeros behind it: half of the products.
+  const folded = new Float64Array(d * stride);
   for (let i = 0; i < d; i++) {
-    for (let j = 0; j < i; j++) folded[i * d + j] = 2 * covariance[i * d + j]!;
-    folded[i * d + i] = covariance[i * d + i]!;
+    for (let j = 0; j < i; j++) folded[i * stride + j] = 2 * covariance[i * d + j]!;
+    folded[i * stride + i] = covariance[i * d + i]!;
   }
+  const key = new Float64Array(stride);
   const result = new Float32Array(keys.length / d);
   for (let entry = 0; entry < result.length; entry++) {
-    const start = entry * d;
+    for (let i = 0; i < d; i++) key[i] = keys[entry * d + i]!;
     let linear = 0;
     let quadratic = 0;
     for (let i = 0; i < d; i++) {
-      const k = keys[start + i]!;
-      linear += k * mean[i]!;
-      let product = 0;
-      for (let j = 0; j <= i; j++) product += folded[i * d + j]! * keys[start + j]!;
-      quadratic += k * product;
+      const row = i * stride;
+      let [s0, s1, s2, s3] = [0, 0, 0, 0];
+      for (let j = 0; j <= i; j += LANES) {
+        s0 += folded[row + j]! * key[j]!;
+        s1 += folded[row + j + 1]! * key[j + 1]!;
+        s2 += folded[row + j + 2]! * key[j + 2]!;
+        s3 += folded[row + j + 3]! * key[j + 3]!;
+      }
+      linear += key[i]! * mean[i]!;
+      quadratic += key[i]! * (s0 + s1 + s2 + s3);
     }
     result[entry] = linear / Math.sqrt(d) + quadratic / (2 * d);
   }

@@ -4,8 +4,8 @@ import type { Model } from '../model.ts';
 import { addOuter, quadraticForms, unrotate } from './query-statistics.kernel.ts';
 
 /** Beyond so many rows, only one in `STRIDE` is added, with so much weight: the estimate is good enough by then. */
-const MAX_DENSE_ROWS = 1024;
-const STRIDE = 8;
+const MAX_DENSE_ROWS = 512;
+const STRIDE = 16;
 
 interface HeadStatistics {
   weight: number;
