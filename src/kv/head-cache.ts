@@ -8,12 +8,15 @@ const PAGE_BYTES = 4096;
 /** K and V. */
 const ARRAYS = 2;
 
+/** Entries by which a head grows at most when it needs one more. */
+export const LARGEST_STEP = 256;
+
 /**
  * Slots to hold for `numEntries`. Depends on nothing but the number, so what a sequence occupies does not depend on
  * how it got there. Steps grow from 64 to 256 entries: growing is rare, and at most a quarter (or 64) is idle.
  */
 function roundEntries(numEntries: number): number {
-  const step = numEntries < 512 ? 64 : numEntries < 1024 ? 128 : 256;
+  const step = numEntries < 512 ? 64 : numEntries < 1024 ? 128 : LARGEST_STEP;
   return Math.ceil(numEntries / step) * step;
 }
 

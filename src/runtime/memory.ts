@@ -1,6 +1,7 @@
 /** The engine's KV memory: gives sequences their caches, takes them back, and keeps what later prompts may reuse. */
 import { AppError } from '../errors.ts';
 import { BytePool } from '../kv/byte-pool.ts';
+import { LARGEST_STEP } from '../kv/head-cache.ts';
 import { checkIntegrity } from '../kv/integrity.ts';
 import { PrefixCache, type PrefixHit } from '../kv/prefix-cache.ts';
 import { bytesFor, type KvShape, SequenceCache } from '../kv/sequence-cache.ts';
@@ -77,7 +78,7 @@ export class Memory {
   /** Makes room for `numRows` more entries in each head, or in those of one layer. False if there is none. */
   reserveMore(cache: SequenceCache, numRows: number, layer?: number): boolean {
     const grow = (): boolean => cache.reserveMore(numRows, layer);
-    return grow() || (this.#prefix.evict(bytesFor(this.#shape, numRows)) > 0 && grow());
+    return grow() || (this.#prefix.evict(bytesFor(this.#shape, numRows + LARGEST_STEP)) > 0 && grow());
   }
 
   /** Gives a waiting sequence a cache, from a kept prefix where there is one; unpruned, with room for all its tokens. */

@@ -5,7 +5,7 @@
 import { invariant } from '../../errors.ts';
 import type { Model } from '../model.ts';
 import { type PartialResult, type PartialRun, runRows } from './layer-run.ts';
-import { mergeRows, type RowBatch, takeRows } from './row-batch.ts';
+import { mergeRows, type RowBatch, takeRows, tilesOf } from './row-batch.ts';
 import type { SequencePruning } from './sequence-pruning.ts';
 import type { TokenState } from './token-state.ts';
 
@@ -73,10 +73,38 @@ async function pass(
 ): Promise<PartialResult> {
   const run = { ...own, open: true, phase: 'decode', selected: selected?.flags ?? null } as const;
   const observes = own.finish !== 'not' && pruning.observesDecode;
-  const result = await runRows(model, pruning, { ...run, signal: observes ? 'lastQuery' : 'none' });
+  const result = await runTiles(model, pruning, { ...run, signal: observes ? 'lastQuery' : 'none' });
   if (observes)
     pruning.observe(own.layer - 1, result.fed, result.signal, { scores: true, importance: false });
   return result;
+}
+
+/** Rows of one run: a step that takes back much of a long prompt must not hold the scores of all its rows at once. */
+const TILE_ROWS = 128;
+
+/** The newest row is in the last tile: what that one read and heard stands for the whole. */
+async function runTiles(model: Model, pruning: SequencePruning, run: PartialRun): Promise<PartialResult> {
+  const results: PartialResult[] = [];
+  for (const rows of tilesOf(run.rows, () => TILE_ROWS))
+    results.push(await runRows(model, pruning, { ...run, rows }));
+  const last = results.at(-1);
+  invariant(last !== undefined, 'a step has rows');
+  if (results.length === 1) return last;
+  return {
+    ...last,
+    hidden: join(results.map(({ hidden }) => hidden)),
+    projected: join(results.map(({ projected }) => projected)),
+  };
+}
+
+function join(parts: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 interface StageStep {
@@ -94,7 +122,7 @@ async function finishStage(
   { model, pruning, tokens, layer, selected }: StageStep,
   rows: RowBatch,
 ): Promise<RowBatch> {
-  const { fed, signal, hidden } = await runRows(model, pruning, {
+  const { fed, signal, hidden } = await runTiles(model, pruning, {
     layer,
     rows,
     finish: 'whole',
@@ -150,7 +178,7 @@ async function reopen(
     takeRows([finished], Int32Array.from(going)),
   ]);
   const run = { layer, rows, finish: 'not', open: true, phase: 'decode' } as const;
-  const { projected } = await runRows(model, pruning, run);
+  const { projected } = await runTiles(model, pruning, run);
   return { ...rows, projected };
 }
 
