@@ -43,8 +43,8 @@ function layerAfter(share: number, numLayers: number, valid: readonly number[]):
 }
 
 /**
- * Budgets of the stages, or of the default ones: there a layer without attention gives way to the nearest one with it
- * below, and two that fall on the same layer are one.
+ * Budgets of the stages, or of the default ones. Of stages given by share, those whose layer has no attention give way to
+ * the nearest one below, those that fall on the same layer multiply, and one that ends at the last layer cuts nothing.
  * @throws AppError `invalid_request` for a layer that cannot cut or is not above the one before
  */
 export function stageBudget(
@@ -58,8 +58,14 @@ export function stageBudget(
   (stages ?? DEFAULT_STAGES).forEach((stage: Stage, i) => {
     if (stage.after !== undefined) {
       const layer = layerAfter(stage.after, layers.length, valid);
-      if (layer !== undefined && layer >= previous) keeps.set(layer, (keeps.get(layer) ?? 1) * stage.keep);
-      previous = layer ?? previous;
+      if (layer === undefined) return;
+      if (layer < previous)
+        refuse(
+          `expected a share that ends at layer ${previous} or above, got ${stage.after}`,
+          `stages[${i}].after`,
+        );
+      keeps.set(layer, (keeps.get(layer) ?? 1) * stage.keep);
+      previous = layer;
       return;
     }
     const layer = stage.layer ?? 0;

@@ -29,14 +29,16 @@ export interface PrefillHooks {
   lane(sequence: Sequence, end: number): PrefillRequest | PrunedRequest;
 }
 
-/** Policies choose among all tokens of a prompt, layer by layer: it must go through a layer as a whole. */
-function needsWholePrompt(sequence: Sequence): boolean {
-  return sequence.request.policies !== null && sequence.prefillEnd - sequence.numComputed > OTHER_LANE_ROWS;
+/** Policies that choose among all tokens of a prompt, layer by layer, need it to go through each layer as a whole. */
+function choosesAmongAll({ request: { policies } }: Sequence): boolean {
+  if (policies === null) return false;
+  const { tokens, kv } = policies;
+  return tokens !== null || kv?.kind === 'evict' || (kv?.kind === 'split' && kv.prefill === 'exact');
 }
 
 /**
- * Unpruned prompts share passes, in slices; a longer prompt under policies has a pass of its own. Both kinds take turns,
- * tile by tile, so that neither waits for the other.
+ * Prompts share passes, in slices; one that cannot be sliced has a pass of its own, unless it is short. Both kinds take
+ * turns, tile by tile, so that neither waits for the other.
  */
 export class PrefillSchedule {
   readonly #model: Model;
@@ -70,15 +72,15 @@ export class PrefillSchedule {
     const isOpen = (): boolean => this.#shared === null && rows < PASS_ROWS;
     const join = (sequence: Sequence): void => {
       const owed = sequence.prefillEnd - sequence.numComputed;
-      const isPruned = sequence.request.policies !== null;
-      const share = isPruned ? owed : Math.min(owed, ends.size === 0 ? FIRST_LANE_ROWS : OTHER_LANE_ROWS);
+      const most = ends.size === 0 ? FIRST_LANE_ROWS : OTHER_LANE_ROWS;
+      const share = choosesAmongAll(sequence) ? owed : Math.min(owed, most);
       ends.set(sequence, sequence.numComputed + share);
       rows += share;
     };
     for (const sequence of scheduler.running)
       if (!sequence.isDecoding && !this.has(sequence) && isOpen()) join(sequence);
     scheduler.start((sequence) => {
-      const isWhole = needsWholePrompt(sequence);
+      const isWhole = choosesAmongAll(sequence) && sequence.prefillEnd > OTHER_LANE_ROWS;
       if ((!isWhole && !isOpen()) || !this.#hooks.admit(sequence)) return false;
       // A kept prefix may have left it little to do, but where it is admitted it must find its place.
       if (isWhole) this.#whole.push(this.#pass(new Map([[sequence, sequence.prefillEnd]])));

@@ -108,6 +108,19 @@ const REFUSALS: readonly (readonly [value: unknown, param: string, message: stri
     'expected layer or after, got neither',
   ],
   [
+    {
+      tokens: {
+        policy: 'lazyllm',
+        stages: [
+          { after: 0.7, keep: 0.5 },
+          { after: 0.3, keep: 0.5 },
+        ],
+      },
+    },
+    'pruning.tokens.stages[1].after',
+    'expected a share that ends at layer',
+  ],
+  [
     { tokens: { policy: 'lazyllm', stages: [{ layer: 1, after: 0.5, keep: 0.5 }] } },
     'pruning.tokens.stages[0].layer',
     'expected layer or after, got both',

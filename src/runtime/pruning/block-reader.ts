@@ -47,10 +47,12 @@ export class BlockReader {
   /** Entries are only ever appended under these policies, so that a block's summary stays true. */
   view(reading: Reading): HeadView {
     const { layer, from, entries } = reading;
-    const { blockSize, budget, denseLayers, firstBlocks, lastBlocks } = this.#policy;
+    const { blockSize, budget, denseLayers, firstBlocks } = this.#policy;
     const allowed = keptEntries(budget, entries.length);
     const numBlocks = Math.floor(entries.length / blockSize);
     const tail = entries.length - numBlocks * blockSize;
+    // The row itself must be among what it reads: where no tail is left over, it ends the last full block.
+    const lastBlocks = Math.max(this.#policy.lastBlocks, tail === 0 ? 1 : 0);
     const wanted = Math.max(firstBlocks + lastBlocks, Math.floor((allowed - tail) / blockSize));
     // Reading everything in place is cheaper than gathering nearly everything.
     if (layer < denseLayers || wanted >= numBlocks || from > 0)
