@@ -19,6 +19,8 @@ export interface CalibrationSizes {
   readonly tokens: number;
   /** Most tokens that go through the model together. */
   readonly passageTokens: number;
+  /** How often a passage is read behind itself: all readings stay within the model's context. */
+  readonly numReadings: number;
 }
 
 export interface Calibration {
@@ -97,7 +99,7 @@ export async function calibrate(
     onProgress: showProgress,
   });
   try {
-    const most = Math.min(sizes.passageTokens, model.info.contextLength);
+    const most = Math.min(sizes.passageTokens, Math.floor(model.info.contextLength / sizes.numReadings));
     const passages = cutPassages(ids, tokenizer.prefixIds, most);
     await measure({ model, modelDir, passages, numTokens: ids.length, textFile });
   } finally {

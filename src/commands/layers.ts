@@ -32,9 +32,9 @@ interface Measure {
 }
 
 const MEASURES = {
-  similarity: { sizes: { tokens: 8192, passageTokens: 1024 }, run: similarity },
+  similarity: { sizes: { tokens: 8192, passageTokens: 1024, numReadings: 1 }, run: similarity },
   // Runs the model once for each candidate of each step.
-  divergence: { sizes: { tokens: 1024, passageTokens: 256 }, run: divergence },
+  divergence: { sizes: { tokens: 1024, passageTokens: 256, numReadings: 1 }, run: divergence },
 } as const satisfies Readonly<Record<string, Measure>>;
 
 export function addLayersCommand(program: Command): void {

@@ -74,7 +74,27 @@ describe('heads', () => {
     expect(readGates(join(folder, 'other'))).toEqual(gates);
   });
 
+  test('by the attention of a repetition, for passages of which streaming heads would not hold all', async () => {
+    const flags = ['heads', '--method', 'kvzip', '--out', 'repeated'];
+    const { code, stderr } = await run(...flags, '--tokens', '300');
+    expect({ code, passages: /passage 1 of (\d)/.exec(stderr)?.[1] }).toEqual({ code: 0, passages: '2' });
+    const gates = readGates(join(folder, 'repeated'));
+    expect(gates.map((row) => row.length)).toEqual([4, 4, 4, 4, 4]);
+    expect(gates.flat().every((gate) => gate > 0 && gate <= 1)).toBe(true);
+    const config = JSON.parse(readFileSync(join(folder, 'repeated', 'config.json'), 'utf8')) as object;
+    expect(config).toMatchObject({ sink_size: 16, recent_size: 64, method: 'kvzip', tokens: 300 });
+    expect(config).not.toHaveProperty('positions');
+
+    const short = await run(...flags, '--force', '--tokens', '79');
+    expect(short.code).toBe(1);
+    expect(short.stderr).toMatch(
+      /--method kvzip: expected passages of more than 80 tokens, got one of 80\n$/,
+    );
+    expect(readGates(join(folder, 'repeated'))).toEqual(gates);
+  });
+
   test.each<[string[], RegExp]>([
+    [['--method', 'guess'], /Allowed choices are area, kvzip/],
     [['--tokens', 'many'], /--tokens: expected a whole number above 0, got "many"/],
     [['--tokens', '0'], /--tokens: expected a whole number above 0, got "0"/],
     [['--tokens', '10000000'], /expected at least 10000000 tokens in the bundled text, got \d+/],

@@ -1,5 +1,6 @@
 /** Scores of heads and blocks on a text, against what they are computed from in another way. */
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { cutPassages } from '../../src/commands/calibration.ts';
 import {
@@ -15,6 +16,9 @@ import {
 } from '../../src/runtime/calibration/head-area.kernel.ts';
 import { computeGates } from '../../src/runtime/calibration/head-gates.ts';
 import { nextLayer, openPassage, passageLogits } from '../../src/runtime/calibration/passage.ts';
+import { computeRepeatGates } from '../../src/runtime/calibration/repeat-gates.ts';
+import { readHeadPattern } from '../../src/graph/head-pattern.ts';
+import { evicting } from '../../src/policies/budget-options.ts';
 import { streamingHeads } from '../../src/policies/kv/duo-attention.ts';
 import type { Model } from '../../src/runtime/model.ts';
 import { Tokenizer } from '../../src/text/tokenizer.ts';
@@ -22,11 +26,29 @@ import { filled, makeDir, safetensors, TINY, tinyShapes } from '../graph/checkpo
 import { noise } from '../graph/noise.ts';
 import { checkpoints, logProbability, maxDifference, NOVEL, RECALL_DIR, scorePrompt } from './drive.ts';
 import { modelLoader } from './fixture.ts';
+import { PrunedRun } from './pruned-drive.ts';
 import { makeIds } from './support/engine.ts';
 
 const model = modelLoader();
 const WHOLE = { attention: true, mlp: true };
 const dirs = new Map(checkpoints('arch').map(({ name, dir }) => [name, dir]));
+
+const PYSPELL = checkpoints('models').find(({ name }) => name === 'pyspell')!.dir;
+const ROOT = join(import.meta.dirname, '../..');
+
+function bundledText(): string {
+  const text = readFileSync(join(ROOT, 'config/calibration.txt'), 'utf8');
+  return text.slice(text.indexOf('\n') + 1);
+}
+
+/** The first prompt of the longest kind. */
+function recallPrompt(): string {
+  const lines = readFileSync(join(ROOT, 'eval/recall/recall.jsonl'), 'utf8').split('\n');
+  const item = JSON.parse(lines.find((line) => line.includes('"recall-2048-0"'))!) as {
+    messages: { content: string }[];
+  };
+  return item.messages[0]!.content;
+}
 
 const passage = (length: number, vocabSize: number, seed = 1): Int32Array =>
   Int32Array.from(makeIds(length, vocabSize, seed));
@@ -168,6 +190,82 @@ describe('gates', () => {
     // Trained: the heads of layer 0 look a fixed distance back, those of layer 1 find facts.
     expect(streaming[0]).toEqual([true, true, true, true]);
     expect(streaming[1]).toEqual([false, false, false, false]);
+  });
+});
+
+describe('gates from a repetition', () => {
+  const SIZES = { sink: 3, recent: 8 };
+
+  it('are the most that a row attends to between sinks and window when the text is decoded again', async () => {
+    // One query head a KV head: what is observed in decoding is the mean over those that share one.
+    const loaded = await model(PYSPELL);
+    const passages = [passage(40, loaded.info.vocabSize, 1), passage(31, loaded.info.vocabSize, 2)];
+    const expected = loaded.kvShape.map(({ kvHeads }) => Array<number>(kvHeads).fill(0));
+    for (const ids of passages) {
+      const kv = evicting(
+        { keep: 1, sink: 0, interval: 1000 },
+        { observes: 'all', select: () => new Int32Array(0) },
+      );
+      const run = new PrunedRun(loaded, { kv });
+      await run.prefill([...ids]);
+      const scores = () =>
+        run.pruning.pruned.all.map((heads) =>
+          heads.map((head) => head.scores.slice(SIZES.sink, ids.length - SIZES.recent)),
+        );
+      const most = expected.map((row) => row.map(() => 0));
+      for (const id of ids) {
+        const before = scores();
+        await run.decode(id);
+        scores().forEach((heads, layer) => {
+          heads.forEach((sums, head) => {
+            const gains = sums.map((sum, i) => sum - before[layer]![head]![i]!);
+            most[layer]![head] = Math.max(most[layer]![head]!, ...gains);
+          });
+        });
+      }
+      run.cache.free();
+      most.forEach((row, layer) => {
+        row.forEach((gate, head) => (expected[layer]![head]! += gate / passages.length));
+      });
+    }
+    const told: number[] = [];
+    const gates = await computeRepeatGates(loaded, passages, SIZES, (done) => told.push(done));
+    expect(gates.map((row) => row.length)).toEqual(expected.map((row) => row.length));
+    expect(maxDifference(gates.flat(), expected.flat())).toBeLessThan(1e-4);
+    expect(told).toEqual([1, 2]);
+  });
+
+  it.each(['smollm3-nope', 'mistral-llmdrop', 'llama-pruned-shapes'])(
+    'are one a KV head of each layer, none where there is no attention: %s',
+    async (name) => {
+      const loaded = await model(dirs.get(name)!);
+      const gates = await computeRepeatGates(loaded, [passage(30, loaded.info.vocabSize)], SIZES);
+      expect(gates.map((row) => row.length)).toEqual(loaded.kvShape.map(({ kvHeads }) => kvHeads));
+      for (const gate of gates.flat()) expect(gate > 0 && gate <= 1, `${gate}`).toBe(true);
+    },
+  );
+
+  // models/README.md has these numbers.
+  it.each([
+    ['the bundled text', bundledText, { area: [4, 5, 15], repeated: [2, 6, 15] }],
+    ['a prompt of the recall set', recallPrompt, { area: [4, 5, 15], repeated: [2, 8, 16] }],
+  ])('of the demo model beside its trained ones, by %s', async (_, text, expected) => {
+    const loaded = await model(RECALL_DIR);
+    const trained = readHeadPattern(join(RECALL_DIR, 'duo-attention'), loaded.architecture)!.gates;
+    const tokenizer = Tokenizer.load(RECALL_DIR);
+    const ids = tokenizer.encode(text(), { addSpecialTokens: false }).slice(0, 2047);
+    /** How many of the KV heads that stream are the same at shares of 1/4, 1/2 and 3/4. */
+    const inCommon = (gates: readonly (readonly number[])[]): number[] =>
+      [0.25, 0.5, 0.75].map((sparsity) => {
+        const [own, other] = [gates, trained].map((g) => streamingHeads(g, sparsity).flat());
+        return own!.filter((isStreaming, i) => isStreaming && other![i]).length;
+      });
+    const area = await computeGates(loaded, cutPassages(ids, tokenizer.prefixIds, 1024));
+    const repeated = await computeRepeatGates(loaded, cutPassages(ids, tokenizer.prefixIds, 2048), {
+      sink: 16,
+      recent: 64,
+    });
+    expect({ area: inCommon(area), repeated: inCommon(repeated) }).toEqual(expected);
   });
 });
 

@@ -41,19 +41,28 @@ async function passageGates(model: Model, tokenIds: Int32Array): Promise<number[
   return gates;
 }
 
-/** Gates [layers][KV heads] in [0, 1], averaged over passages of token ids; none for a layer without attention. */
-export async function computeGates(
-  model: Model,
+/** The mean over passages of what `gatesOf` finds for each, one after the other. */
+export async function averageGates(
   passages: readonly Int32Array[],
+  gatesOf: (passage: Int32Array) => Promise<number[][]>,
   onPassage: (done: number) => void = () => undefined,
 ): Promise<number[][]> {
   const all: number[][][] = [];
   for (const passage of passages) {
-    all.push(await passageGates(model, passage));
+    all.push(await gatesOf(passage));
     onPassage(all.length);
   }
   const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
   return (all[0] ?? []).map((row, layer) =>
     row.map((_, head) => mean(all.map((gates) => gates[layer]?.[head] ?? 0))),
   );
+}
+
+/** Gates [layers][KV heads] in [0, 1], averaged over passages of token ids; none for a layer without attention. */
+export function computeGates(
+  model: Model,
+  passages: readonly Int32Array[],
+  onPassage?: (done: number) => void,
+): Promise<number[][]> {
+  return averageGates(passages, (passage) => passageGates(model, passage), onPassage);
 }

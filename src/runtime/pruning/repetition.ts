@@ -25,6 +25,9 @@ export interface Repetition {
   readonly isDropped: () => boolean;
 }
 
+/** What it takes of a sequence whose caches hold the prompt: scores are kept in its heads. */
+export type RepeatedSequence = Pick<SequencePruning, 'pruned' | 'policies' | 'headScale'>;
+
 /** What the repeated rows of a chunk see of one head: entries of the cache, and behind them their own so far. */
 interface SeenEntries {
   /** [sinks + chunk + repeated, headDim] */
@@ -42,7 +45,7 @@ const NOTHING_SEEN: SeenEntries = { keys: EMPTY, values: EMPTY, numSinks: 0, fir
 /** Adds the maxima to the scores of the sequence's heads. Changes no cache. */
 export function* repeatPrompt(
   model: Model,
-  pruning: SequencePruning,
+  pruning: RepeatedSequence,
   { tokenIds, start, isDropped }: Repetition,
 ): Generator<Job, void> {
   const end = start + tokenIds.length;
@@ -80,14 +83,14 @@ interface Span {
 
 class RepeatedChunk {
   readonly #model: Model;
-  readonly #pruning: SequencePruning;
+  readonly #pruning: RepeatedSequence;
   readonly #span: Span;
   /** Of the layer that is being opened, by KV head, */
   #opening: SeenEntries[] = [];
   /** and of the one that is being finished. */
   #finishing: SeenEntries[] = [];
 
-  constructor(model: Model, pruning: SequencePruning, span: Span) {
+  constructor(model: Model, pruning: RepeatedSequence, span: Span) {
     this.#model = model;
     this.#pruning = pruning;
     this.#span = span;
