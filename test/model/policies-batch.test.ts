@@ -9,17 +9,19 @@ import {
   makeIds,
   makeRequest,
   PRUNED_SHAPES,
+  type Recording,
   runAlone,
   SLIDING_WINDOW,
   STORIES,
 } from './support/engine.ts';
 import {
   CASES,
-  casesFor,
+  acceptedBy,
   choiceOf,
   choose,
   GQA,
   isAccepted,
+  LAST_OF_EACH,
   type PolicyCase,
   withPattern,
 } from './support/policies.ts';
@@ -35,12 +37,19 @@ interface Outcome {
   readonly pruning: PruningReport | null;
 }
 
+/** Without the peak, which depends on how a prompt was sliced: whoever waits beside it has a say in that. */
+function outcomeOf(recording: Recording): Outcome {
+  const { pruning } = recording.done;
+  const kv = pruning?.kv && { ...pruning.kv, peakBytes: 0 };
+  return { tokens: recording.tokens(), pruning: pruning && { ...pruning, kv: kv ?? null } };
+}
+
 async function aloneEach(model: Model, requests: readonly GenerationRequest[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
   for (const request of requests) {
     const recording = await runAlone(model, request);
     expect(recording.tokens(), request.id).toHaveLength(request.maxTokens);
-    outcomes.push({ tokens: recording.tokens(), pruning: recording.done.pruning });
+    outcomes.push(outcomeOf(recording));
   }
   return outcomes;
 }
@@ -57,41 +66,37 @@ async function together(
     for (let turn = 0; turn < turnsBetween; turn++) await run.turn();
   }
   await run.untilIdle();
-  return recordings.map((recording) => ({ tokens: recording.tokens(), pruning: recording.done.pruning }));
+  return recordings.map(outcomeOf);
 }
 
 /** Dense requests among them. */
-function requestsFor(
-  model: Model,
-  cases: readonly PolicyCase[],
-  lengths: readonly number[],
-  maxTokens: number,
-) {
+function requestsFor(model: Model, cases: readonly PolicyCase[], lengths: readonly number[]) {
   return [null, ...cases, null].map((policyCase, i) =>
     makeRequest(makeIds(lengths[i % lengths.length]!, model.info.vocabSize, i), {
       id: `${i} ${policyCase?.title ?? 'dense'}`,
-      maxTokens: maxTokens - (i % 4),
+      // Evictions of the examples come after 8 and 16.
+      maxTokens: 18 - (i % 4),
       pruning: policyCase && choiceOf(model, policyCase),
     }),
   );
 }
 
 describe.each([
-  ['stories260K', STORIES, LENGTHS, 20],
-  ['grouped queries', GQA, SHORTER, 12],
-  ['sliding windows', SLIDING_WINDOW, SHORTER, 12],
-  ['layers without attention and with fewer heads', PRUNED_SHAPES, SHORTER, 12],
-])('%s', (_, dir, lengths, maxTokens) => {
+  ['stories260K', STORIES, CASES, LENGTHS],
+  ['grouped queries', GQA, LAST_OF_EACH, SHORTER],
+  ['sliding windows', SLIDING_WINDOW, LAST_OF_EACH, SHORTER],
+  ['layers without attention and with fewer heads', PRUNED_SHAPES, LAST_OF_EACH, SHORTER],
+])('%s', (_, dir, cases, lengths) => {
   let model: Model;
   let requests: GenerationRequest[];
   let alone: Outcome[];
   beforeAll(async () => {
     model = withPattern(await load(dir));
-    requests = requestsFor(model, casesFor(model), lengths, maxTokens);
+    requests = requestsFor(model, acceptedBy(model, cases), lengths);
     alone = await aloneEach(model, requests);
   });
 
-  test.each([0, 3])(
+  test.each(dir === STORIES ? [0, 3] : [2])(
     'every example of every policy, %i turns between them, equals each alone',
     async (turns) => {
       const run = new EngineRun(model, { maxRunning: 64 });
@@ -101,7 +106,7 @@ describe.each([
   );
 
   test('also where memory is short and sequences have to start again', async () => {
-    const run = new EngineRun(model, { maxRunning: 64, kvMaxBytes: 3 * kvBytes(model, 320) });
+    const run = new EngineRun(model, { maxRunning: 64, kvMaxBytes: 1.5 * kvBytes(model, 320) });
     expect(await together(run, requests, 1)).toEqual(alone);
     expect(run.engine.stats().preemptions).toBeGreaterThan(0);
   });
@@ -118,17 +123,14 @@ const PARTNERS = [
   { layers: { policy: 'head-mask', heads: [[0, 1]] } },
 ];
 
-test.each([
-  ['grouped queries', GQA],
-  ['sliding windows', SLIDING_WINDOW],
-])('combinations of families, %s', async (_, dir) => {
-  const model = withPattern(await load(dir));
+test('combinations of families', async () => {
+  const model = withPattern(await load(GQA));
   const tokens = CASES.filter(({ family }) => family === 'tokens');
   const values = tokens.flatMap(({ value }) => PARTNERS.map((partner) => ({ tokens: value, ...partner })));
   const accepted = values.filter((value) => isAccepted(model, value));
   expect(accepted.length).toBeGreaterThan((2 / 3) * values.length);
   const requests = accepted.map((value, i) =>
-    makeRequest(makeIds([90, 30, 260, 60][i % 4]!, model.info.vocabSize, i), {
+    makeRequest(makeIds([90, 30, 60, 260, 40][i % 5]!, model.info.vocabSize, i), {
       id: `${i} ${JSON.stringify(value)}`,
       maxTokens: 10,
       pruning: choose(model, value),

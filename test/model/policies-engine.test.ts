@@ -4,7 +4,7 @@ import type { Model } from '../../src/runtime/model.ts';
 import { peakBytes } from '../../src/runtime/pruning/footprint.ts';
 import { modelLoader } from './fixture.ts';
 import { EngineRun, makeIds, makeRequest, runAlone, STORIES } from './support/engine.ts';
-import { CASES, choose, policiesOf, type Setting, withPattern } from './support/policies.ts';
+import { choose, LAST_OF_EACH, policiesOf, type Setting, withPattern } from './support/policies.ts';
 
 const load = modelLoader();
 let model: Model;
@@ -14,11 +14,9 @@ beforeAll(async () => {
 
 const ids = (length: number, seed: number) => makeIds(length, model.info.vocabSize, seed);
 
-/** The last example of every policy, which leaves most out, and combinations. */
+/** Every policy, and combinations. */
 const SETTINGS: readonly { readonly title: string; readonly value: Setting }[] = [
-  ...CASES.filter(
-    ({ family, name }, i) => CASES[i + 1]?.family !== family || CASES[i + 1]?.name !== name,
-  ).map(({ family, title, value }) => ({ title, value: { [family]: value } })),
+  ...LAST_OF_EACH.map(({ family, title, value }) => ({ title, value: { [family]: value } })),
   ...[
     { tokens: 'lazyllm', kv: { policy: 'duo-attention', sparsity: 0.5, sink: 4, recent: 16 } },
     {

@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 
 const ids = (length: number, seed: number) => makeIds(length, model.info.vocabSize, seed);
-const PREFIX = 150;
+const PREFIX = 100;
 
 /** Those that change entries beyond the prefix's own tokens, and the one that must read its prompt twice. */
 const TAKES_NONE = new Set(['attention-drop', 'finercut', 'head-mask', 'kvzip']);
@@ -32,11 +32,11 @@ describe.each(CASES)('$title', (policyCase) => {
     const { prefixCacheBytes } = run.engine.stats();
     expect(prefixCacheBytes).toBeGreaterThan(0);
 
-    const options = { maxTokens: 12, cachePrompt: true, pruning: choiceOf(model, policyCase) };
-    const pruned = run.submit(makeRequest([...system, ...ids(60, 3)], options));
+    const options = { maxTokens: 10, cachePrompt: true, pruning: choiceOf(model, policyCase) };
+    const pruned = run.submit(makeRequest([...system, ...ids(40, 3)], options));
     await run.untilIdle();
     expect(pruned.done.usage.cachedTokens).toBe(TAKES_NONE.has(policyCase.name) ? 0 : PREFIX);
-    expect(pruned.tokens()).toHaveLength(12);
+    expect(pruned.tokens()).toHaveLength(10);
     if (!NEEDS_ALL_ROWS.has(policyCase.name)) {
       const unaided = await runAlone(model, { ...pruned.request, cachePrompt: false });
       expect(pruned.tokens()).toEqual(unaided.tokens());
@@ -44,7 +44,7 @@ describe.each(CASES)('$title', (policyCase) => {
     }
     expect(run.engine.stats().prefixCacheBytes, 'a pruned cache is kept for nobody').toBe(prefixCacheBytes);
 
-    const again = run.submit(makeRequest([...system, 7, 8, 9], { maxTokens: 12, cachePrompt: true }));
+    const again = run.submit(makeRequest([...system, 7, 8, 9], { maxTokens: 4, cachePrompt: true }));
     await run.untilIdle();
     expect(again.done.usage.cachedTokens).toBe(first.done.usage.promptTokens);
     const cold = await runAlone(model, { ...again.request, cachePrompt: false });
@@ -99,7 +99,7 @@ test.each(ROW_LOCAL)('scores a prompt as it is decoded: $kv $layers', async (val
 test.each(CASES.filter(({ family, name }) => family === 'kv' && name !== 'duo-attention'))(
   'scores a prompt as without pruning: $title',
   async (policyCase) => {
-    const promptIds = ids(260, 6);
+    const promptIds = ids(130, 6);
     expectClose(await scored(choiceOf(model, policyCase), promptIds, 2), await scored(null, promptIds, 2));
   },
 );

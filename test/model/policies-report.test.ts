@@ -9,7 +9,7 @@ import { argmax } from './drive.ts';
 import { modelLoader } from './fixture.ts';
 import { PrunedRun } from './pruned-drive.ts';
 import { EngineRun, makeIds, makeRequest, STORIES } from './support/engine.ts';
-import { CASES, choiceOf, GQA, policiesOf, withPattern } from './support/policies.ts';
+import { CASES, choiceOf, GQA, LAST_OF_EACH, policiesOf, withPattern } from './support/policies.ts';
 
 const NUM_PROMPT = 290;
 const NUM_NEW = 18;
@@ -60,15 +60,15 @@ function allowed(policy: EvictingPolicy, numSeen: number): number {
 }
 
 describe.each([
-  ['stories260K', STORIES],
-  ['grouped queries', GQA],
-])('%s', (_, dir) => {
+  ['stories260K', STORIES, CASES],
+  ['grouped queries', GQA, LAST_OF_EACH],
+])('%s', (_, dir, cases) => {
   let model: Model;
   beforeAll(async () => {
     model = withPattern(await load(dir));
   });
 
-  test.each(CASES)('$title', async (policyCase) => {
+  test.each(cases)('$title', async (policyCase) => {
     const choice = choiceOf(model, policyCase);
     const policies = policiesOf(model, choice);
     const ids = makeIds(NUM_PROMPT, model.info.vocabSize, 4);

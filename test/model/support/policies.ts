@@ -38,9 +38,9 @@ export const CASES: readonly PolicyCase[] = MODULES.flatMap(({ family, name, exa
   examples.map((value) => ({ family, name, title: `${family} ${JSON.stringify(value)}`, value })),
 );
 
-/** The first example of every policy. */
-export const ONE_OF_EACH: readonly PolicyCase[] = CASES.filter(
-  ({ family, name }, i) => CASES.findIndex((other) => other.family === family && other.name === name) === i,
+/** The last example of every policy: it leaves most out. */
+export const LAST_OF_EACH: readonly PolicyCase[] = CASES.filter(
+  ({ family, name }, i) => CASES[i + 1]?.family !== family || CASES[i + 1]?.name !== name,
 );
 
 /** @throws AppError where the model or the combination does not allow it */
@@ -65,8 +65,8 @@ export function isAccepted(model: Model, value: Setting): boolean {
   }
 }
 
-export function casesFor(model: Model): PolicyCase[] {
-  return CASES.filter(({ family, value }) => isAccepted(model, { [family]: value }));
+export function acceptedBy(model: Model, cases: readonly PolicyCase[]): PolicyCase[] {
+  return cases.filter(({ family, value }) => isAccepted(model, { [family]: value }));
 }
 
 export function policiesOf(model: Model, choice: PruningChoice): ActivePolicies {
