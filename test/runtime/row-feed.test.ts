@@ -85,36 +85,41 @@ describe('feedRows', () => {
   it('shows each row what the rule says', () => {
     fc.assert(
       fc.property(placed, visibility, fc.option(fc.nat()), ({ positions, rows }, rules, seed) => {
-        const selected =
-          seed === null
-            ? null
-            : Uint8Array.from({ length: MAX_POSITION + 1 }, (_, i) =>
-                Number(rows.includes(i) || (i * 31 + seed) % 3 > 0),
-              );
-        expectRule(positions, rows, { ...rules, selected });
+        const select = (shift: number): Uint8Array =>
+          Uint8Array.from({ length: MAX_POSITION + 1 }, (_, i) =>
+            Number(rows.includes(i) || (i * 31 + shift) % 3 > 0),
+          );
+        // Again and again: a mask that was kept must not serve another selection or window.
+        for (const shift of [0, 1]) {
+          const selected = seed === null ? null : select(seed + shift);
+          expectRule(positions, rows, { ...rules, selected });
+          expectRule(positions, rows, { ...rules, selected, window: rules.window && rules.window + 2 });
+        }
       }),
-      { numRuns: 400 },
+      { numRuns: 250 },
     );
   });
 
-  it('shows consecutive tiles of a prompt, with their masks kept from one to the next, what the rule says', () => {
+  /** A prompt in tiles, with masks kept from one to the next; `gap` = a policy has left out each so manieth token. */
+  function expectTiles(rules: Visibility, tileRows: number, gap = 0): void {
+    const all = Array.from({ length: 60 }, (_, i) => i).filter((i) => gap < 2 || i % gap !== 1);
+    for (let at = 0; at < all.length; at += tileRows) {
+      const end = Math.min(all.length, at + tileRows);
+      expectRule(all.slice(0, end), all.slice(at, end), rules);
+    }
+  }
+
+  it('shows the tiles of a prompt what the rule says', () => {
     fc.assert(
-      fc.property(
-        fc.array(visibility, { minLength: 1, maxLength: 3 }),
-        fc.integer({ min: 3, max: 24 }),
-        fc.nat({ max: 5 }),
-        (heads, tileRows, gap) => {
-          // A token policy may have left every so manieth token out.
-          const all = Array.from({ length: 70 }, (_, i) => i).filter((i) => gap < 2 || i % gap !== 1);
-          const rules = heads.map((head) => ({ ...head, selected: null }));
-          for (let at = 0; at < all.length; at += tileRows) {
-            const end = Math.min(all.length, at + tileRows);
-            for (const rule of rules) expectRule(all.slice(0, end), all.slice(at, end), rule);
-          }
-        },
-      ),
-      { numRuns: 25 },
+      fc.property(visibility, fc.integer({ min: 3, max: 24 }), fc.nat({ max: 5 }), (rules, tileRows, gap) => {
+        expectTiles({ ...rules, selected: null }, tileRows, gap);
+      }),
+      { numRuns: 40 },
     );
+    // The first tile that has left something behind sees as many entries as the one before it.
+    expectTiles({ streaming: { sink: 2, recent: 4 }, window: null, selected: null }, 4);
+    expectTiles({ streaming: { sink: 3, recent: 8 }, window: null, selected: null }, 8);
+    expectTiles({ streaming: null, window: 9, selected: null }, 8);
   });
 
   it('copies no entry that no row can see', () => {
