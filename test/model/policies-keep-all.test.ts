@@ -134,7 +134,7 @@ const NEUTRAL: Readonly<Partial<Record<Family, readonly object[]>>> = {
 };
 
 describe('beside another family', () => {
-  const pairs = CASES.flatMap((policyCase) =>
+  const pairs = LAST_OF_EACH.flatMap((policyCase) =>
     Object.entries(NEUTRAL)
       .filter(([family]) => family !== policyCase.family)
       .flatMap(([family, values]) => values.map((value) => ({ policyCase, family, value }))),
@@ -155,7 +155,7 @@ describe('beside another family', () => {
     dense = await runDense(model);
   });
 
-  it.each(CASES)('$title changes the same', async (policyCase) => {
+  it.each(LAST_OF_EACH)('$title changes the same', async (policyCase) => {
     const expected = await follow(choiceOf(model, policyCase));
     for (const { family, value } of pairs.filter((pair) => pair.policyCase === policyCase)) {
       const both = { [policyCase.family]: policyCase.value, [family]: value };
