@@ -5,6 +5,7 @@ import { LARGEST_STEP } from '../kv/head-cache.ts';
 import { checkIntegrity } from '../kv/integrity.ts';
 import { PrefixCache, type PrefixHit } from '../kv/prefix-cache.ts';
 import { bytesFor, type KvShape, SequenceCache } from '../kv/sequence-cache.ts';
+import type { ActivePolicies } from '../policies/index.ts';
 import type { Model } from './model.ts';
 import type { EngineStats, KvBytesByKind } from './protocol.ts';
 import { peakBytes } from './pruning/footprint.ts';
@@ -22,6 +23,17 @@ type MemoryState = Pick<
   EngineStats,
   'kvBytes' | 'kvBytesByKind' | 'prefixCacheBytes' | 'kvLimitBytes' | 'kvLimitTokens'
 >;
+
+/**
+ * Last rows of a prompt that must be computed, whatever is kept of it: those that its policies hear. All, where they
+ * choose among the tokens themselves, add up over all rows, or make other entries than those that are kept.
+ */
+function rowsHeard({ tokens, kv, layers }: ActivePolicies): number {
+  if (tokens !== null || layers !== null) return Infinity;
+  if (kv?.kind !== 'evict') return 1;
+  if (kv.needsQueries || kv.observes === 'all' || kv.observes === 'repeated') return Infinity;
+  return kv.observes === 'window' ? kv.window : 1;
+}
 
 /** The prefix cache gives way to running sequences; running sequences never give way here (preemption is the engine's). */
 export class Memory {
@@ -63,9 +75,9 @@ export class Memory {
     );
   }
 
-  #needed({ policies, input }: LiveRequest, promptTokens: number, newTokens: number): number {
+  #needed({ policies }: LiveRequest, promptTokens: number, newTokens: number): number {
     if (policies === null) return bytesFor(this.#shape, promptTokens + newTokens);
-    return peakBytes(policies, this.#model, { promptTokens, newTokens, mayReuse: input.cachePrompt });
+    return peakBytes(policies, this.#model, { promptTokens, newTokens });
   }
 
   /** Reserves room for `numEntries` in all. False, and nothing changed for the sequence, if there is none. */
@@ -110,12 +122,12 @@ export class Memory {
 
   #takePrefix({ request, ids, prefillEnd }: Sequence): PrefixHit | null {
     const { input, policies } = request;
-    // A prompt that is to be scored needs the logits of all its tokens; other blocks make other entries.
-    if (!input.cachePrompt || input.promptLogprobs !== null || policies?.layers != null) return null;
-    // Nor may a prompt that is read twice: entries that are not repeated would count as worthless.
-    if (policies?.kv?.kind === 'evict' && policies.kv.observes === 'repeated') return null;
+    // A prompt that is to be scored needs the logits of all its tokens.
+    if (!input.cachePrompt || input.promptLogprobs !== null) return null;
+    const numHeard = policies === null ? 1 : rowsHeard(policies);
+    if (numHeard >= prefillEnd) return null;
     // Pruning must not reach what is kept for others.
-    return this.#prefix.take(ids.subarray(0, prefillEnd), { copies: policies !== null });
+    return this.#prefix.take(ids.subarray(0, prefillEnd - numHeard + 1), { copies: policies !== null });
   }
 
   /** A copy of what a sequence has computed, given to another one. False if there is no room for it. */

@@ -73,7 +73,7 @@ describe.each(SETTINGS)('$title', ({ value }) => {
       [270, 20],
       [60, 70],
     ] as const) {
-      const extent = { promptTokens, newTokens, mayReuse: false };
+      const extent = { promptTokens, newTokens };
       const kvMaxBytes = peakBytes(policies, model, extent);
       const run = new EngineRun(model, { kvMaxBytes });
       const options = { maxTokens: newTokens, pruning: choose(model, value) };

@@ -10,7 +10,7 @@ const OPEN_LAYERS = 2;
 function tokensByLayer(
   { tokens }: ActivePolicies,
   numLayers: number,
-  { promptTokens: numTokens, mayReuse }: Extent,
+  { promptTokens: numTokens }: Extent,
 ): number[] {
   const counts: number[] = [];
   let alive = numTokens;
@@ -18,7 +18,7 @@ function tokensByLayer(
     const entering = layer === 0 ? null : (tokens?.budget(layer - 1, alive, numTokens) ?? null);
     const entered = entering ?? alive;
     // What can be computed again, or passes by one layer only, may come to all of them.
-    const isForGood = tokens?.rest === 'leave' && !tokens.revives && !mayReuse;
+    const isForGood = tokens?.rest === 'leave' && !tokens.revives;
     if (isForGood) alive = entered;
     counts.push(isForGood ? entered : numTokens);
   }
@@ -38,8 +38,6 @@ function keptBy({ kv }: ActivePolicies, layer: number, head: number, numEntries:
 export interface Extent {
   readonly promptTokens: number;
   readonly newTokens: number;
-  /** May start from an unpruned prefix, whose entries stay in all layers. */
-  readonly mayReuse: boolean;
 }
 
 /** Bytes for a prompt and all tokens after it. */
