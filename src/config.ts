@@ -48,6 +48,12 @@ const milliseconds = (minimum: number) =>
     .min(minimum)
     .max(2 ** 31 - 1);
 
+/** What requests get that do not say. */
+const pruningDefault = z.union(
+  [z.string().regex(PRESET_NAME, DEFAULT_EXPECTED), presetSchema.shape.pruning],
+  DEFAULT_EXPECTED,
+);
+
 /** File keys are snake_case; a nested key `queue.max_running` is `--queue-max-running` and `COPPICE_QUEUE_MAX_RUNNING`. */
 const configSchema = z.strictObject({
   host: z.string().min(1).default('127.0.0.1').describe('address to listen on'),
@@ -98,11 +104,7 @@ const configSchema = z.strictObject({
     .prefault({}),
   pruning: z
     .strictObject({
-      default: z
-        .union(
-          [z.string().regex(PRESET_NAME, DEFAULT_EXPECTED), presetSchema.shape.pruning],
-          DEFAULT_EXPECTED,
-        )
+      default: pruningDefault
         .default(NO_PRUNING)
         .describe('what requests leave out that do not say: a preset, or an object as in requests'),
       presets: z
@@ -117,6 +119,15 @@ const configSchema = z.strictObject({
         .describe('presets of your own: {"<name>": {"summary": "...", "pruning": {...}}}'),
     })
     .prefault({}),
+  models: z
+    .record(
+      z.string().min(1),
+      z.strictObject({ pruning: z.strictObject({ default: pruningDefault.optional() }).optional() }),
+    )
+    .default({})
+    .describe(
+      'by the name of a model, what goes before the above: {"<name>": {"pruning": {"default": "fast"}}}',
+    ),
   policies: z
     .strictObject({
       duo_attention: z

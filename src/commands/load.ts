@@ -20,7 +20,9 @@ export async function loadModel(
   listeners: { onCrash?: (error: Error) => void } = {},
 ): Promise<LoadedModel> {
   const model = readModel(modelDir, modelId(config.model ?? DEMO_MODEL, modelDir));
-  const presets = readPresets(config.pruning);
+  const byDefault = config.models[model.id]?.pruning?.default ?? config.pruning.default;
+  const pruning = { ...config.pruning, default: byDefault };
+  const presets = readPresets(pruning);
   const engine = await startEngine({
     modelDir,
     precision: config.precision,
@@ -34,7 +36,7 @@ export async function loadModel(
     ...listeners,
   });
   try {
-    return { ...model, engine, pruning: pruningSettings(presets, config.pruning, engine.model.shape) };
+    return { ...model, engine, pruning: pruningSettings(presets, pruning, engine.model.shape) };
   } catch (error) {
     await engine.close();
     throw error;

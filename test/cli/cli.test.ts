@@ -109,6 +109,10 @@ describe('mistakes: one line, exit code 1, no stack trace', () => {
     [['generate', '--pruning', '{"kv":', 'x'], /--pruning: expected a preset's name or valid JSON/],
     [['generate', '--pruning', '{"kv":"no-such"}', 'x'], /--pruning\.kv\.policy: .*"snapkv".*"no-such"/],
     [['generate', '--pruning', '{"kv":{"policy":"snapkv","keep":2}}', 'x'], /--pruning\.kv\.keep: .*got 2/],
+    [
+      ['serve', '--port', '0', '--models', '{"coppice-recall":{"pruning":{"default":"no-such"}}}'],
+      /pruning\.default: .*"none".*got "no-such"/,
+    ],
     [['serve', '--port', '0', '--pruning-default', 'no-such'], /pruning\.default: .*"none".*got "no-such"/],
     [
       ['serve', '--port', '0', '--pruning-default', '{"kv":{"policy":"snapkv","keep":2}}'],

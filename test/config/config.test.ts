@@ -57,6 +57,7 @@ const OTHER: Record<string, unknown> = {
   'kv.max_bytes': 123_456,
   'prefix_cache.max_bytes': 0,
   'pruning.default': 'balanced',
+  models: { small: { pruning: { default: 'fast' } } },
   'pruning.presets': { mine: { summary: 'half', pruning: { kv: { policy: 'snapkv', keep: 0.5 } } } },
   'policies.duo_attention.pattern': '/tmp/pattern',
   'metrics.compat': ['vllm'],
