@@ -8,8 +8,9 @@ import { parsePruning } from '../src/policies/index.ts';
 import type { PruningChoice } from '../src/policies/index.ts';
 import { InferenceEngine } from '../src/runtime/engine.ts';
 import { Model } from '../src/runtime/model.ts';
-import { GREEDY, type GenerationRequest, type PruningReport } from '../src/runtime/protocol.ts';
+import type { PruningReport } from '../src/runtime/protocol.ts';
 import { readPresets } from '../src/server/presets.ts';
+import { greedyRequest } from './greedy-request.ts';
 import { benchFolder } from './checkpoint.ts';
 import { SEEDS, WORK, median, parseBenchOptions, peakRssMb, promptIds, streamRates } from './prompts.ts';
 import type { BenchOptions, Measurement, PeakAndEnd, RequestFigures } from './prompts.ts';
@@ -21,22 +22,6 @@ interface Subject {
   readonly model: Model;
   readonly engine: InferenceEngine;
   readonly pruning: PruningChoice | null;
-}
-
-type RequestNeeds = Pick<GenerationRequest, 'id' | 'promptIds' | 'maxTokens' | 'pruning'>;
-
-function greedyRequest(needs: RequestNeeds): GenerationRequest {
-  return {
-    ...needs,
-    numChoices: 1,
-    sampling: GREEDY,
-    minTokens: 0,
-    stopTokenIds: [],
-    promptLogprobs: null,
-    priority: 0,
-    cachePrompt: false,
-    reportProgress: false,
-  };
 }
 
 /** Runs prompts together, greedily; gives the ids of each, when they came (ms after the start), and what was pruned. */

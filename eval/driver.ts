@@ -1,9 +1,9 @@
 /** Runs requests through an engine in this process and gathers what each of them brought. */
+import { greedyRequest } from '../bench/greedy-request.ts';
 import { errorMessage } from '../src/errors.ts';
 import type { PruningChoice } from '../src/policies/index.ts';
 import { InferenceEngine } from '../src/runtime/engine.ts';
 import type { Model } from '../src/runtime/model.ts';
-import { GREEDY } from '../src/runtime/protocol.ts';
 import type { EngineEvent, GenerationRequest } from '../src/runtime/protocol.ts';
 
 /** What differs between the requests of an evaluation. */
@@ -80,19 +80,7 @@ export class Driver {
 
   #submit(work: Work, pruning: PruningChoice | null, onReply: () => void): Recorder {
     const recorder = new Recorder();
-    const request: GenerationRequest = {
-      id: `eval-${this.#numRequests++}`,
-      numChoices: 1,
-      sampling: GREEDY,
-      minTokens: 0,
-      stopTokenIds: [],
-      promptLogprobs: null,
-      priority: 0,
-      cachePrompt: false,
-      reportProgress: false,
-      pruning,
-      ...work,
-    };
+    const request = greedyRequest({ id: `eval-${this.#numRequests++}`, pruning, ...work });
     this.#engine.submit(request, (event) => {
       recorder.take(event);
       if (event.type === 'done') onReply();

@@ -4,6 +4,7 @@ import type { AttentionFeed, HeadView } from '../graph/session.ts';
 import type { SequenceCache } from '../kv/sequence-cache.ts';
 import { appendProjected, decodeSlots, headViews } from './attention-feed.ts';
 import type { Model } from './model.ts';
+import { rowsOf } from './prefill-lane.ts';
 import type { SequencePruning } from './pruning/sequence-pruning.ts';
 
 export interface DecodeRow {
@@ -13,12 +14,6 @@ export interface DecodeRow {
   readonly cache: SequenceCache;
   /** Rows of one step leave out the same blocks. */
   readonly pruning: SequencePruning | null;
-}
-
-/** Row `row` of [rows, width]. */
-function rowOf(data: Float32Array, numRows: number, row: number): Float32Array {
-  const width = data.length / numRows;
-  return data.subarray(row * width, (row + 1) * width);
 }
 
 /** @returns logits of each row, [vocabSize] */
@@ -39,7 +34,7 @@ export async function decodeStep(model: Model, rows: readonly DecodeRow[]): Prom
     const shape = model.architecture.layers[done]?.attention ?? null;
     const attends = shape !== null && plan?.attention[done] !== false;
     const views = attends
-      ? rows.map((row, i) => viewsOf(model, done, row, rowOf(projected, numRows, i), i))
+      ? rows.map((row, i) => viewsOf(model, done, row, rowsOf(projected, numRows, i, i + 1), i))
       : [];
     const attention: AttentionFeed =
       shape === null
@@ -66,7 +61,7 @@ export async function decodeStep(model: Model, rows: readonly DecodeRow[]): Prom
     if (attends) settle(rows, done, shape, views, result.signal);
     if (result.projected.length > 0) {
       rows.forEach(({ cache, pruning, position }, i) => {
-        const own = rowOf(result.projected, numRows, i);
+        const own = rowsOf(result.projected, numRows, i, i + 1);
         if (pruning === null) appendProjected(model, layer, cache, own, 1);
         else pruning.append(layer, own, Int32Array.of(position));
       });

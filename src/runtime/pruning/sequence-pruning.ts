@@ -1,5 +1,6 @@
 /** The live pruning of one sequence: its policies, which entries its cache holds, what was observed, what to report. */
 import type { HeadView } from '../../graph/session.ts';
+import { entryBytes } from '../../kv/head-cache.ts';
 import { lowerBound, PrunedCache, type PrunedHead } from '../../kv/pruned-cache.ts';
 import type { SequenceCache } from '../../kv/sequence-cache.ts';
 import type { ActivePolicies, EvictingPolicy, SplitPolicy } from '../../policies/index.ts';
@@ -233,7 +234,7 @@ export class SequencePruning {
     const { kv, layers } = this.policies;
     const { cache } = this.pruned;
     const { kvShape } = this.#model;
-    const entryBytes = kvShape.map(({ kvHeads, headDim }) => kvHeads * headDim * 2 * BYTES);
+    const tokenBytes = kvShape.reduce((sum, { kvHeads, headDim }) => sum + kvHeads * entryBytes(headDim), 0);
     const numHeads = kvShape.reduce((sum, { kvHeads }) => sum + kvHeads, 0);
     const streaming = kv?.kind === 'split' ? kv.streaming.flat().filter(Boolean).length : null;
     this.notePeak();
@@ -245,7 +246,7 @@ export class SequencePruning {
           : {
               bytes: cache.entryBytes,
               peakBytes: this.#peakEntryBytes,
-              denseBytes: numTokens * entryBytes.reduce((a, b) => a + b, 0),
+              denseBytes: numTokens * tokenBytes,
               entriesKept: cache.numEntries,
               entriesSeen: numTokens * numHeads,
               retrievalHeads: streaming === null ? null : numHeads - streaming,
@@ -278,7 +279,6 @@ export class SequencePruning {
 }
 
 const NONE = new Float32Array(0);
-const BYTES = Float32Array.BYTES_PER_ELEMENT;
 
 function keepWindow(head: PrunedHead, sink: number, oldest: number): void {
   const { positions } = head;
