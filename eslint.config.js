@@ -9,7 +9,7 @@ const layers = [
   ['graph'],
   ['runtime'],
   ['text'],
-  ['config.ts', 'hub', 'log.ts'],
+  ['config-schema.ts', 'config.ts', 'hub', 'log.ts'],
   ['server'],
   ['commands'],
   ['main.ts'],

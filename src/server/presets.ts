@@ -2,7 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { NO_PRUNING, presetSchema } from '../config.ts';
+import { NO_PRUNING, presetSchema } from '../config-schema.ts';
 import type { Config } from '../config.ts';
 import { AppError, errorMessage } from '../errors.ts';
 import { parsePruning } from '../policies/index.ts';
