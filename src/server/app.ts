@@ -5,10 +5,12 @@ import { accessLog } from './access-log.ts';
 import type { AppContext, AppEnv, AppOptions, ServerContext } from './context.ts';
 import { errorHandler } from './errors.ts';
 import { Metrics } from './metrics.ts';
+import { chatCompletions } from './operations/chat-completions.ts';
+import { completions } from './operations/completions.ts';
 import { requestId } from './request-id.ts';
 import { countFailures } from './request-meter.ts';
-import { chatCompletions } from './routes/chat-completions.ts';
-import { completions } from './routes/completions.ts';
+import { recordRequest } from './request-record.ts';
+import { generateRoute } from './routes/generate.ts';
 import { health, ready } from './routes/health.ts';
 import { showMetrics } from './routes/metrics.ts';
 import { getModel, listModels } from './routes/models.ts';
@@ -23,8 +25,12 @@ interface Route {
 
 function routes(context: ServerContext): Route[] {
   return [
-    { method: 'POST', path: '/v1/chat/completions', handle: chatCompletions(context) },
-    { method: 'POST', path: '/v1/completions', handle: completions(context) },
+    {
+      method: 'POST',
+      path: '/v1/chat/completions',
+      handle: generateRoute(context, chatCompletions(context)),
+    },
+    { method: 'POST', path: '/v1/completions', handle: generateRoute(context, completions(context)) },
     { method: 'GET', path: '/v1/models', handle: listModels(context) },
     { method: 'GET', path: '/v1/models/:id{.+}', handle: getModel(context) },
     { method: 'GET', path: '/v1/policies', handle: listPolicies(context) },
@@ -40,6 +46,7 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
   const { config, lifecycle } = options;
   const context = { ...options, metrics: new Metrics({ lifecycle, compat: config.metrics.compat }) };
   const app = new Hono<AppEnv>();
+  app.use(recordRequest);
   app.use(requestId);
   app.use(accessLog(context.logger));
   app.use(countFailures(context.metrics));

@@ -1,7 +1,5 @@
-/** Reads a JSON body within its limits and checks it against a route's schema. */
-import type { z } from 'zod';
+/** Reads a JSON body within its limits. */
 import { AppError } from '../errors.ts';
-import { firstMistake } from '../validation.ts';
 import type { AppContext } from './context.ts';
 
 /** Names the fields of a body that no one reads, so that a typo shows. */
@@ -14,25 +12,16 @@ const MAX_VALUES = 100_000;
 const LIST_FIELDS: ReadonlySet<string> = new Set(['prompt', 'tokens']);
 
 /**
- * The validated body; names of fields outside the schema go into a reply header.
+ * The JSON object that a request carries.
  * @throws AppError `unsupported_media_type`, `body_too_large`, `invalid_request`
  */
-export async function readBody<T extends z.ZodObject>(
-  c: AppContext,
-  schema: T,
-  limitBytes: number,
-): Promise<z.infer<T>> {
-  const body = parseJson(await readText(c, limitBytes));
-  const parsed = schema.safeParse(body, { reportInput: true });
-  if (!parsed.success) {
-    const { path, message } = firstMistake(parsed.error);
-    throw new AppError('invalid_request', path === '' ? message : `${path}: ${message}`, {
-      param: path || null,
-    });
-  }
-  const ignored = Object.keys(body).filter((name) => !Object.hasOwn(schema.shape, name));
-  if (ignored.length > 0) c.header(IGNORED_FIELDS_HEADER, listNames(ignored));
-  return parsed.data;
+export async function readBody(c: AppContext, limitBytes: number): Promise<Record<string, unknown>> {
+  return parseJson(await readText(c, limitBytes));
+}
+
+/** Says in the reply which fields no one read. */
+export function nameIgnoredFields(c: AppContext, names: readonly string[]): void {
+  if (names.length > 0) c.header(IGNORED_FIELDS_HEADER, listNames(names));
 }
 
 async function readText(c: AppContext, limitBytes: number): Promise<string> {
@@ -62,7 +51,8 @@ async function readText(c: AppContext, limitBytes: number): Promise<string> {
   }
 }
 
-function parseJson(text: string): Record<string, unknown> {
+/** The JSON object in a body or frame, if it is not made to hurt. @throws AppError `invalid_request` */
+export function parseJson(text: string): Record<string, unknown> {
   let value: unknown;
   try {
     value = JSON.parse(text);

@@ -2,9 +2,9 @@
 import type { Context } from 'hono';
 import type { Config } from '../config.ts';
 import type { Logger } from '../log.ts';
-import type { RequestRecord } from './access-log.ts';
 import type { Lifecycle } from './lifecycle.ts';
 import type { Metrics } from './metrics.ts';
+import type { RequestRecord } from './request-record.ts';
 
 /** What an app is made of. */
 export interface AppOptions {
@@ -18,7 +18,12 @@ export interface ServerContext extends AppOptions {
 }
 
 export interface AppEnv {
-  Variables: { requestId: string; record: RequestRecord };
+  Variables: {
+    requestId: string;
+    record: RequestRecord;
+    /** Whose key it came with; absent = no keys are configured. */
+    client?: string;
+  };
 }
 
 export type AppContext = Context<AppEnv>;

@@ -1,18 +1,13 @@
 /** A generation job's reply, streamed or whole, for any route that can say what its choices look like. */
 import { invariant } from '../errors.ts';
-import { policyLabel } from '../policies/index.ts';
 import type { FinishReason } from '../runtime/protocol.ts';
-import type { RequestRecord } from './access-log.ts';
 import type { GeneratedToken } from './choice-text.ts';
-import type { AppContext, ServerContext } from './context.ts';
-import { toAppError } from './errors.ts';
-import { generate } from './generation.ts';
-import { ClientGoneError } from './generation-job.ts';
+import type { ServerContext } from './context.ts';
 import type { GenerationEvent, GenerationJob, PromptLogprobs } from './generation-job.ts';
 import type { LoadedModel } from './model.ts';
+import { observedEvents } from './observed-events.ts';
+import type { Call, Generation } from './operation.ts';
 import { pruningObject } from './pruning-report.ts';
-import { RequestMeter } from './request-meter.ts';
-import { streamEvents } from './sse.ts';
 import { timingsObject, usageObject } from './usage.ts';
 
 type Of<T extends GenerationEvent['type']> = Extract<GenerationEvent, { type: T }>;
@@ -42,66 +37,24 @@ export interface ReplyOptions {
   readonly shape: ReplyShape;
   readonly isStreamed: boolean;
   readonly includeUsage: boolean;
+  readonly ignoredFields: readonly string[];
 }
 
-export async function reply(c: AppContext, context: ServerContext, options: ReplyOptions): Promise<Response> {
-  const { model, job } = options;
-  const record = c.get('record');
-  record.model = model.id;
-  record.policy = policyLabel(job.pruning);
-  const logsText = context.config.log.prompts;
-  if (logsText)
-    record.prompt = job.prompts
-      .map(({ ids }) => model.tokenizer.decode(ids, { skipSpecialTokens: false }))
-      .join('\n');
-  const left = new AbortController();
-  const clientSignal = AbortSignal.any([c.req.raw.signal, left.signal]);
-  const meter = new RequestMeter(context.metrics, job, record.startedMs);
-  const generated = generate(model, job, clientSignal, (choice, ms) => {
-    meter.token(choice, ms);
-  });
-  const events = observe(generated, record, meter, logsText);
+type Envelope = (object: string) => object;
+
+/** The generation of a job whose reply has choices: as one object, or as chunks. */
+export function choicesReply(context: ServerContext, call: Call, options: ReplyOptions): Generation {
+  const { model, job, isStreamed, ignoredFields } = options;
   const createdSeconds = Math.floor(Date.now() / 1000);
-  const envelope = (object: string) => ({ id: job.id, object, created: createdSeconds, model: model.id });
-  if (!options.isStreamed) return c.json(await collect(events, envelope, options));
-  const abort = () => {
-    record.wasCancelled = true;
-    left.abort();
+  const envelope: Envelope = (object) => ({ id: job.id, object, created: createdSeconds, model: model.id });
+  const events = () => observedEvents(context, call, model, job);
+  return {
+    isStreamed,
+    ignoredFields,
+    whole: () => collect(events(), envelope, options),
+    stream: () => chunks(events(), envelope, options),
+    errorObject: (error) => ({ error }),
   };
-  return streamEvents(c, chunks(events, envelope, options), {
-    pingMs: context.config.sse.ping_ms,
-    onCancel: abort,
-    toErrorEvent: (error) => {
-      if (error instanceof ClientGoneError) {
-        abort();
-        return null;
-      }
-      const body = toAppError(error, context.logger, c.get('requestId')).toBody();
-      record.error = body.code ?? body.type;
-      return { error: body };
-    },
-  });
-}
-
-/** Passes events on and notes for the log line what they say of the whole request. */
-async function* observe(
-  events: AsyncIterable<GenerationEvent>,
-  record: RequestRecord,
-  meter: RequestMeter,
-  logsText: boolean,
-): AsyncGenerator<GenerationEvent, void, void> {
-  const reasons: string[] = [];
-  record.finishReasons = reasons;
-  for await (const event of events) {
-    if (event.type === 'finish') reasons.push(event.reason);
-    if (event.type === 'delta' && logsText) record.completion = (record.completion ?? '') + event.text;
-    if (event.type === 'end') {
-      record.usage = event.usage;
-      record.timings = event.timings;
-      meter.end(event, reasons);
-    }
-    yield event;
-  }
 }
 
 /** `pruning` is absent unless something was asked or is left out by default. */
@@ -114,7 +67,7 @@ function totals({ usage, timings, pruning: report }: Of<'end'>, { job }: ReplyOp
 
 async function collect(
   events: AsyncIterable<GenerationEvent>,
-  envelope: (object: string) => object,
+  envelope: Envelope,
   options: ReplyOptions,
 ): Promise<object> {
   const { job, shape } = options;
@@ -150,7 +103,7 @@ async function collect(
 /** The last choice's end waits for the totals, which stand on its chunk unless a usage chunk follows. */
 async function* chunks(
   events: AsyncIterable<GenerationEvent>,
-  envelope: (object: string) => object,
+  envelope: Envelope,
   options: ReplyOptions,
 ): AsyncGenerator<object, void, void> {
   const { shape, includeUsage } = options;

@@ -4,6 +4,7 @@ import type { PruningReport } from '../runtime/protocol.ts';
 import type { AppEnv } from './context.ts';
 import type { GenerationEvent, GenerationJob } from './generation-job.ts';
 import type { Metrics } from './metrics.ts';
+import type { RequestRecord } from './request-record.ts';
 
 type End = Extract<GenerationEvent, { type: 'end' }>;
 
@@ -80,14 +81,16 @@ const PROBES: ReadonlySet<string> = new Set(['/health', '/ready', '/metrics']);
 /** Counts requests that ended with an error, or because their client left before all was said. */
 export function countFailures(metrics: Metrics): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
-    await next();
-    if (PROBES.has(c.req.path)) return;
     const record = c.get('record');
-    const count = () => {
-      if (record.error !== undefined) metrics.errors.inc({ code: record.error });
-      if (record.wasCancelled === true && record.usage === undefined) metrics.cancelled.inc();
-    };
-    if (record.streamEnd === undefined) count();
-    else void record.streamEnd.then(count);
+    if (!PROBES.has(c.req.path))
+      record.onEnd(() => {
+        countFailure(metrics, record);
+      });
+    await next();
   };
+}
+
+export function countFailure(metrics: Metrics, record: RequestRecord): void {
+  if (record.error !== undefined) metrics.errors.inc({ code: record.error });
+  if (record.wasCancelled === true && record.usage === undefined) metrics.cancelled.inc();
 }

@@ -1,15 +1,19 @@
 /** Server-sent events: a reply that starts with its first due byte, keeps alive with comments and never runs ahead. */
 import type { AppContext } from './context.ts';
+import type { SseFraming } from './operation.ts';
 
 const PING = ': ping\n\n';
-const DONE = 'data: [DONE]\n\n';
+
+/** As most routes of OpenAI frame their streams. */
+export const PLAIN_SSE: SseFraming = { frame, end: 'data: [DONE]\n\n' };
 
 export interface SseOptions {
+  readonly framing: SseFraming;
   readonly pingMs: number;
   /** Called when the client leaves before the end. */
   readonly onCancel: () => void;
-  /** The last event in place of the rest, for an error after the first byte; null when nobody reads it. */
-  readonly toErrorEvent: (error: unknown) => object | null;
+  /** The last object in place of the rest, for an error after the first byte; null when nobody reads it. */
+  readonly toErrorObject: (error: unknown) => object | null;
 }
 
 function frame(event: object): string {
@@ -26,7 +30,8 @@ export async function streamEvents(
   events: AsyncGenerator<object, void, void>,
   options: SseOptions,
 ): Promise<Response> {
-  const pieces = withPings(events, options.pingMs);
+  const { framing } = options;
+  const pieces = withPings(events, framing, options.pingMs);
   const first = await pieces.next();
   let pending: IteratorResult<string, void> | null = first;
   let settleEnd: () => void = () => undefined;
@@ -38,11 +43,12 @@ export async function streamEvents(
         try {
           const piece: IteratorResult<string, void> = pending ?? (await pieces.next());
           pending = null;
-          controller.enqueue(encoder.encode(piece.done === true ? DONE : piece.value));
+          const text = piece.done === true ? framing.end : piece.value;
+          if (text !== '') controller.enqueue(encoder.encode(text));
           if (piece.done !== true) return;
         } catch (error) {
-          const event = options.toErrorEvent(error);
-          if (event !== null) controller.enqueue(encoder.encode(frame(event)));
+          const last = options.toErrorObject(error);
+          if (last !== null) controller.enqueue(encoder.encode(framing.frame(last)));
         }
         controller.close();
         settleEnd();
@@ -67,6 +73,7 @@ export async function streamEvents(
 /** Frames of the events, and a comment whenever `pingMs` have gone by since the last. */
 async function* withPings(
   events: AsyncGenerator<object, void, void>,
+  framing: SseFraming,
   pingMs: number,
 ): AsyncGenerator<string, void, void> {
   let next = events.next();
@@ -80,7 +87,7 @@ async function* withPings(
         continue;
       }
       if (result.done === true) return;
-      yield frame(result.value);
+      yield framing.frame(result.value);
       next = events.next();
     }
   } finally {

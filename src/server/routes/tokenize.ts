@@ -1,20 +1,20 @@
 /** `POST /tokenize` and `/detokenize`, the one the other's inverse: control tokens stay visible. */
 import { AppError } from '../../errors.ts';
 import { encodeChat } from '../../text/encode-chat.ts';
-import { readBody } from '../body.ts';
+import { nameIgnoredFields, readBody } from '../body.ts';
 import type { AppContext, ServerContext } from '../context.ts';
 import { checkModelName } from '../job.ts';
+import { parseFields } from '../operation.ts';
+import { toTemplateMessages } from '../operations/chat-completions.ts';
 import { detokenizeBody, tokenizeBody } from '../schemas/bodies.ts';
-import { toTemplateMessages } from './chat-completions.ts';
 
 export function tokenize(context: ServerContext) {
   return async (c: AppContext): Promise<Response> => {
     const model = context.lifecycle.admit();
-    const {
-      model: name,
-      prompt,
-      messages,
-    } = await readBody(c, tokenizeBody, context.config.limits.body_bytes);
+    const body = await readBody(c, context.config.limits.body_bytes);
+    const { fields, ignoredFields } = parseFields(tokenizeBody, body);
+    nameIgnoredFields(c, ignoredFields);
+    const { model: name, prompt, messages } = fields;
     checkModelName(name, model);
     if (typeof prompt === 'string' && messages) {
       throw new AppError('invalid_request', 'prompt: expected only one of prompt and messages', {
@@ -38,7 +38,10 @@ function required(prompt: string | null | undefined): string {
 export function detokenize(context: ServerContext) {
   return async (c: AppContext): Promise<Response> => {
     const model = context.lifecycle.admit();
-    const { model: name, tokens } = await readBody(c, detokenizeBody, context.config.limits.body_bytes);
+    const body = await readBody(c, context.config.limits.body_bytes);
+    const { fields, ignoredFields } = parseFields(detokenizeBody, body);
+    nameIgnoredFields(c, ignoredFields);
+    const { model: name, tokens } = fields;
     checkModelName(name, model);
     return c.json({ prompt: model.tokenizer.decode(tokens, { skipSpecialTokens: false }) });
   };

@@ -1,20 +1,22 @@
-/** `POST /v1/completions`: continues one prompt or several, given as text or token ids. */
+/** `/v1/completions`: continues one prompt or several, given as text or token ids. */
 import { AppError, invariant } from '../../errors.ts';
 import { Detokenizer } from '../../text/detokenizer.ts';
-import { readBody } from '../body.ts';
 import { countCharacters } from '../choice-text.ts';
-import type { AppContext, ServerContext } from '../context.ts';
+import type { ServerContext } from '../context.ts';
 import type { PromptLogprobs } from '../generation-job.ts';
 import { checkModelName, checkTextLength, checkTokenIds, createJob } from '../job.ts';
 import { concatLegacy, legacyLogprobs } from '../logprobs.ts';
 import type { LegacyLogprobs, TokenNames } from '../logprobs.ts';
 import type { LoadedModel } from '../model.ts';
-import { PRUNING_HEADER, choosePruning } from '../pruning.ts';
+import { parseFields } from '../operation.ts';
+import type { Call, Generation, Operation } from '../operation.ts';
+import { choosePruning } from '../pruning.ts';
 import { refuseFields, refuseSpeculative } from '../refusals.ts';
-import { reply } from '../reply.ts';
+import { choicesReply } from '../reply.ts';
 import type { ReplyShape } from '../reply.ts';
 import { completionBody } from '../schemas/bodies.ts';
 import type { PromptField } from '../schemas/prompts.ts';
+import { PLAIN_SSE } from '../sse.ts';
 
 /** OpenAI's default for this route. */
 const DEFAULT_MAX_TOKENS = 16;
@@ -25,44 +27,54 @@ interface Prompt {
   readonly text: string;
 }
 
-export function completions(context: ServerContext) {
-  return async (c: AppContext): Promise<Response> => {
-    const model = context.lifecycle.admit();
-    const body = await readBody(c, completionBody, context.config.limits.body_bytes);
-    checkModelName(body.model, model);
-    refuseFields(body);
-    refuseSpeculative(body);
-    const hasEcho = body.echo ?? false;
-    const header = c.req.header(PRUNING_HEADER);
-    const pruning = choosePruning(model, { field: body.pruning, header, hasEcho });
-    if (body.max_tokens === 0 && !hasEcho) {
-      throw new AppError('invalid_request', 'max_tokens: expected at least 1, or "echo": true beside 0', {
-        param: 'max_tokens',
-      });
-    }
-    const prompts = readPrompts(body.prompt, model);
-    const logprobs = body.logprobs ?? null;
-    const job = createJob(body, model, {
-      idPrefix: 'cmpl-',
-      prompts: prompts.map(({ ids }) => ids),
-      promptParam: 'prompt',
-      maxTokens: body.max_tokens ?? null,
-      maxTokensParam: 'max_tokens',
-      defaultMaxTokens: DEFAULT_MAX_TOKENS,
-      logprobs,
-      // The engine runs a prompt without a completion only for the prompt's log-probabilities.
-      promptLogprobs: hasEcho ? (logprobs ?? (body.max_tokens === 0 ? 0 : null)) : null,
-      pruning,
-    });
-    const names = { tokenizer: model.tokenizer, asIds: body.return_tokens_as_token_ids ?? false };
-    return reply(c, context, {
-      model,
-      job,
-      shape: new CompletionShape(names, prompts, job.numChoices, { hasEcho, hasLogprobs: logprobs !== null }),
-      isStreamed: body.stream ?? false,
-      includeUsage: body.stream_options?.include_usage ?? false,
-    });
+export function completions(context: ServerContext): Operation {
+  return {
+    sse: PLAIN_SSE,
+    prepare: (body, call) => prepare(context, body, call),
   };
+}
+
+// eslint-disable-next-line @typescript-eslint/require-await -- errors reach the carrier as a rejection
+async function prepare(
+  context: ServerContext,
+  body: Record<string, unknown>,
+  call: Call,
+): Promise<Generation> {
+  const { fields, ignoredFields } = parseFields(completionBody, body);
+  const model = context.lifecycle.admit();
+  checkModelName(fields.model, model);
+  refuseFields(fields);
+  refuseSpeculative(fields);
+  const hasEcho = fields.echo ?? false;
+  const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader, hasEcho });
+  if (fields.max_tokens === 0 && !hasEcho) {
+    throw new AppError('invalid_request', 'max_tokens: expected at least 1, or "echo": true beside 0', {
+      param: 'max_tokens',
+    });
+  }
+  const prompts = readPrompts(fields.prompt, model);
+  const logprobs = fields.logprobs ?? null;
+  const job = createJob(fields, model, {
+    idPrefix: 'cmpl-',
+    prompts: prompts.map(({ ids }) => ids),
+    promptParam: 'prompt',
+    maxTokens: fields.max_tokens ?? null,
+    maxTokensParam: 'max_tokens',
+    defaultMaxTokens: DEFAULT_MAX_TOKENS,
+    logprobs,
+    // The engine runs a prompt without a completion only for the prompt's log-probabilities.
+    promptLogprobs: hasEcho ? (logprobs ?? (fields.max_tokens === 0 ? 0 : null)) : null,
+    pruning,
+  });
+  const names = { tokenizer: model.tokenizer, asIds: fields.return_tokens_as_token_ids ?? false };
+  return choicesReply(context, call, {
+    model,
+    job,
+    shape: new CompletionShape(names, prompts, job.numChoices, { hasEcho, hasLogprobs: logprobs !== null }),
+    isStreamed: fields.stream ?? false,
+    includeUsage: fields.stream_options?.include_usage ?? false,
+    ignoredFields,
+  });
 }
 
 function readPrompts(field: PromptField, model: LoadedModel): Prompt[] {

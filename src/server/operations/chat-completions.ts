@@ -1,57 +1,68 @@
-/** `POST /v1/chat/completions`, streamed and not. */
+/** `/v1/chat/completions`: answers a conversation. */
 import { AppError } from '../../errors.ts';
 import type { ChatMessage } from '../../text/chat-template.ts';
 import { encodeChat } from '../../text/encode-chat.ts';
-import { readBody } from '../body.ts';
 import type { GeneratedToken } from '../choice-text.ts';
-import type { AppContext, ServerContext } from '../context.ts';
+import type { ServerContext } from '../context.ts';
 import { checkModelName, checkTextLength, createJob } from '../job.ts';
 import { chatLogprobs } from '../logprobs.ts';
 import type { TokenNames } from '../logprobs.ts';
-import { PRUNING_HEADER, choosePruning } from '../pruning.ts';
+import { parseFields } from '../operation.ts';
+import type { Call, Generation, Operation } from '../operation.ts';
+import { choosePruning } from '../pruning.ts';
 import { refuseFields, refuseMessages, refuseSpeculative } from '../refusals.ts';
-import { reply } from '../reply.ts';
+import { choicesReply } from '../reply.ts';
 import type { ReplyShape } from '../reply.ts';
 import { chatCompletionBody } from '../schemas/bodies.ts';
 import type { ChatCompletionBody } from '../schemas/bodies.ts';
 import type { ChatMessageInput } from '../schemas/chat-messages.ts';
+import { PLAIN_SSE } from '../sse.ts';
 
-export function chatCompletions(context: ServerContext) {
-  return async (c: AppContext): Promise<Response> => {
-    const model = context.lifecycle.admit();
-    const body = await readBody(c, chatCompletionBody, context.config.limits.body_bytes);
-    checkModelName(body.model, model);
-    refuseFields(body);
-    refuseSpeculative(body);
-    const pruning = choosePruning(model, { field: body.pruning, header: c.req.header(PRUNING_HEADER) });
-    const { maxTokens, maxTokensParam } = readMaxTokens(body);
-    const promptIds = encodeChat(model.tokenizer, model.template, toTemplateMessages(body.messages), {
-      onRendered: (text) => {
-        checkTextLength(text, model, 'messages');
-      },
-    });
-    const job = createJob(body, model, {
-      idPrefix: 'chatcmpl-',
-      prompts: [promptIds],
-      promptParam: 'messages',
-      maxTokens,
-      maxTokensParam,
-      defaultMaxTokens: model.defaults.maxTokens ?? Number.POSITIVE_INFINITY,
-      logprobs: readLogprobs(body),
-      promptLogprobs: null,
-      pruning,
-    });
-    return reply(c, context, {
-      model,
-      job,
-      shape: chatShape(
-        { tokenizer: model.tokenizer, asIds: body.return_tokens_as_token_ids ?? false },
-        job.sampling.logprobs !== null,
-      ),
-      isStreamed: body.stream ?? false,
-      includeUsage: body.stream_options?.include_usage ?? false,
-    });
+export function chatCompletions(context: ServerContext): Operation {
+  return {
+    sse: PLAIN_SSE,
+    prepare: (body, call) => prepare(context, body, call),
   };
+}
+
+// eslint-disable-next-line @typescript-eslint/require-await -- errors reach the carrier as a rejection
+async function prepare(
+  context: ServerContext,
+  body: Record<string, unknown>,
+  call: Call,
+): Promise<Generation> {
+  const { fields, ignoredFields } = parseFields(chatCompletionBody, body);
+  const model = context.lifecycle.admit();
+  checkModelName(fields.model, model);
+  refuseFields(fields);
+  refuseSpeculative(fields);
+  const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader });
+  const { maxTokens, maxTokensParam } = readMaxTokens(fields);
+  const promptIds = encodeChat(model.tokenizer, model.template, toTemplateMessages(fields.messages), {
+    onRendered: (text) => {
+      checkTextLength(text, model, 'messages');
+    },
+  });
+  const job = createJob(fields, model, {
+    idPrefix: 'chatcmpl-',
+    prompts: [promptIds],
+    promptParam: 'messages',
+    maxTokens,
+    maxTokensParam,
+    defaultMaxTokens: model.defaults.maxTokens ?? Number.POSITIVE_INFINITY,
+    logprobs: readLogprobs(fields),
+    promptLogprobs: null,
+    pruning,
+  });
+  const names = { tokenizer: model.tokenizer, asIds: fields.return_tokens_as_token_ids ?? false };
+  return choicesReply(context, call, {
+    model,
+    job,
+    shape: chatShape(names, job.sampling.logprobs !== null),
+    isStreamed: fields.stream ?? false,
+    includeUsage: fields.stream_options?.include_usage ?? false,
+    ignoredFields,
+  });
 }
 
 /** Templates know no role `developer`; OpenAI's reference makes it the successor of `system`. */
