@@ -133,6 +133,8 @@ export interface Usage {
 
 /** Events of one request, in order; exactly one `done` or `error` is the last. */
 export type EngineEvent =
+  /** Its turn has come: the first prefill begins, with so many prompt tokens from the prefix cache. */
+  | { readonly type: 'started'; readonly cachedTokens: number }
   | {
       readonly type: 'progress';
       readonly total: number;

@@ -123,6 +123,7 @@ export class LiveRequest {
     if (this.#startedMs !== null) return false;
     this.#startedMs = performance.now();
     this.cachedTokens = cachedTokens;
+    this.#emit({ type: 'started', cachedTokens });
     return true;
   }
 

@@ -168,6 +168,7 @@ describe('scoring a prompt', () => {
     const request = makeRequest(makeIds(40, 105, 1), { maxTokens: 0, promptLogprobs: 0, numChoices: 2 });
     const recording = await runAlone(model, request);
     expect(recording.events.map((event) => event.type)).toEqual([
+      'started',
       'prompt_logprobs',
       'finished',
       'finished',

@@ -112,7 +112,7 @@ const STATES: Record<string, (numChoices: number) => Promise<{ run: EngineRun; s
     const subject = run.submit(makeRequest(long, { numChoices, maxTokens: 20 }));
     await run.turn();
     expect(run.engine.stats().running).toBe(2);
-    expect(subject.events).toEqual([]);
+    expect(subject.events).toEqual([{ type: 'started', cachedTokens: 0 }]);
     return { run, subject };
   },
   decoding: async (numChoices) => {
@@ -229,7 +229,7 @@ describe('numbers that are none', () => {
     const bad = run.submit(makeRequest([5, 6, poison, 7], { cachePrompt: true, ...options }));
     const later = run.submit(makeRequest([5, 6, 7], { maxTokens: 1 }));
     await run.untilIdle();
-    expect(bad.events).toMatchObject([{ type: 'error', code: 'internal' }]);
+    expect(bad.events).toMatchObject([{ type: 'started' }, { type: 'error', code: 'internal' }]);
     expect(other.done).toBeDefined();
     expect(later.done).toBeDefined();
     expect(run.engine.stats().prefixCacheBytes, 'nothing of it is kept').toBe(0);

@@ -146,10 +146,21 @@ export class Recording {
       expect(late.filter((type) => !['finished', 'done', 'error'].includes(type))).toEqual([]);
     }
     for (let choice = 0; choice < request.numChoices; choice++) this.#assertChoice(choice);
+    this.#assertStart();
     const progress = this.all('progress').map((event) => event.processed);
     for (const [i, processed] of progress.entries())
       expect(processed, 'progress rises').toBeGreaterThan(progress[i - 1] ?? -1);
     if (terminals[0]?.type === 'done') this.#assertUsage(terminals[0]);
+  }
+
+  /** Once, before anything that is computed. */
+  #assertStart(): void {
+    const starts = this.all('started');
+    expect(starts.length).toBeLessThanOrEqual(1);
+    const first = this.events.find(({ type }) => ['started', 'progress', 'token'].includes(type));
+    expect(first).toBe(starts[0]);
+    const [done] = this.all('done');
+    if (done !== undefined) expect(starts[0]?.cachedTokens ?? 0).toBe(done.usage.cachedTokens);
   }
 
   #assertChoice(choice: number): void {
