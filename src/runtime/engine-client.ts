@@ -54,6 +54,9 @@ function workerOptions(options: StartOptions): WorkerOptions {
   };
 }
 
+/** Events for each choice of a request that may lie unread before it is paused. */
+const UNREAD_EVENTS = 64;
+
 interface StatsQuery {
   readonly resolve: (stats: EngineStats) => void;
   readonly reject: (error: AppError) => void;
@@ -69,6 +72,7 @@ class EngineClient implements Engine {
   #restartTimer: NodeJS.Timeout | undefined;
   #model: ModelInfo | null = null;
   #closed = false;
+  #closing: Promise<void> | null = null;
   #numQueries = 0;
   #restartDelayMs = FIRST_RESTART_DELAY_MS;
   readonly #stats = new KnownStats();
@@ -204,7 +208,11 @@ class EngineClient implements Engine {
   }
 
   generate(request: GenerationRequest, signal?: AbortSignal): AsyncIterable<EngineEvent> {
-    const queue = new EventQueue();
+    const tell = (type: 'pause' | 'resume') => () => {
+      this.#send({ type, id: request.id });
+    };
+    const limit = UNREAD_EVENTS * request.numChoices;
+    const queue = new EventQueue({ limit, pause: tell('pause'), resume: tell('resume') });
     const events = this.#generate(request, queue, signal);
     const iterator = {
       next: () => events.next(),
@@ -257,7 +265,12 @@ class EngineClient implements Engine {
     });
   }
 
-  async close(): Promise<void> {
+  /** Whoever asks again waits for the same end. */
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#restartTimer);
     if (this.#loading !== null) {

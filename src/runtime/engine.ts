@@ -72,14 +72,24 @@ export class InferenceEngine {
     this.#workspace = createSamplingWorkspace(model.info.vocabSize);
   }
 
+  /** No request is alive. */
   get isIdle(): boolean {
     return this.#requests.size === 0 && this.#inbox.length === 0;
+  }
+
+  /** Whether a turn would do anything. Without, only what callers ask for next changes that. */
+  get hasWork(): boolean {
+    const { running, waiting } = this.#scheduler;
+    if (this.#inbox.length > 0 || waiting.length > 0) return true;
+    // A prefill pass ends what it has begun: a part of a prompt in some layers is of no use.
+    return running.some((sequence) => !sequence.request.isPaused || this.#prefill.has(sequence));
   }
 
   stats(): EngineStats {
     return {
       running: this.#scheduler.running.length,
       waiting: this.#scheduler.waiting.length,
+      parked: this.#scheduler.parked.length,
       ...this.#memory.state(this.#scheduler.running),
       preemptions: this.#preemptions,
       promptTokens: this.#promptTokens,
@@ -110,9 +120,26 @@ export class InferenceEngine {
     });
   }
 
+  /**
+   * While a request's reader is behind, before the next turn and until {@link resume}, nothing of it is computed. It
+   * keeps its place and memory until others need them; then it is parked, and computed again as if preempted.
+   */
+  pause(id: string): void {
+    this.#inbox.push(() => {
+      this.#setPaused(id, true);
+    });
+  }
+
+  resume(id: string): void {
+    this.#inbox.push(() => {
+      this.#setPaused(id, false);
+    });
+  }
+
   /** One pass of the loop. After an exception the engine is in no known state and must be thrown away. */
   async turn(): Promise<void> {
     for (const handle of this.#inbox.splice(0)) handle();
+    while (this.#scheduler.isCrowded && this.#parkOne());
     this.#prefill.start(this.#scheduler);
     const decoding = this.#makeRoom();
     for (const group of decodeGroups(decoding, this.#groupSize)) await this.#decode(group);
@@ -170,6 +197,13 @@ export class InferenceEngine {
     this.#requests.delete(id);
   }
 
+  #setPaused(id: string, isPaused: boolean): void {
+    const request = this.#requests.get(id);
+    if (request === undefined) return;
+    request.isPaused = isPaused;
+    this.#scheduler.requeue(request);
+  }
+
   get #groupSize(): number {
     return this.#model.session.decodeSizes.at(-1) ?? 1;
   }
@@ -179,7 +213,7 @@ export class InferenceEngine {
   /** Gives every decoding sequence room for its next entry, preempting the least urgent ones if there is none. */
   #makeRoom(): Sequence[] {
     const decoding = this.#scheduler.running.filter(
-      (sequence) => !this.#prefill.has(sequence) && sequence.isDecoding,
+      (sequence) => !sequence.request.isPaused && !this.#prefill.has(sequence) && sequence.isDecoding,
     );
     for (const sequence of decoding) {
       const { cache, pruning } = sequence;
@@ -193,9 +227,10 @@ export class InferenceEngine {
     return decoding.filter((sequence) => sequence.cache !== null);
   }
 
-  /** Preempts others, least urgent first, until `grow` succeeds. False if the sequence had to go itself. */
+  /** Parks paused sequences, then preempts others, least urgent first, until `grow` succeeds. False if the sequence had to go itself. */
   #preemptUntil(sequence: Sequence, grow: () => boolean): boolean {
     while (sequence.cache !== null && !grow()) {
+      if (this.#parkOne()) continue;
       const victim = this.#scheduler.victim();
       invariant(victim !== undefined, 'a running sequence can be preempted');
       if (victim === sequence && this.#scheduler.running.length === 1) {
@@ -221,6 +256,16 @@ export class InferenceEngine {
     this.#scheduler.enqueue(sequence);
   }
 
+  /** Takes place and memory from a paused sequence; what it has computed is kept like a finished one's. False if there is none. */
+  #parkOne(): boolean {
+    const victim = this.#scheduler.pausedVictim();
+    if (victim === undefined) return false;
+    this.#preemptions++;
+    this.#leave(victim);
+    this.#scheduler.enqueue(victim);
+    return true;
+  }
+
   /** Takes a sequence out of everything and frees or keeps its cache. */
   #leave(sequence: Sequence): void {
     // In a pass some layers are ahead of others: that cache is of no use to anybody.
@@ -233,7 +278,7 @@ export class InferenceEngine {
   // ---- prefill
 
   #admit(sequence: Sequence): boolean {
-    if (!this.#memory.open(sequence)) return false;
+    while (!this.#memory.open(sequence)) if (!this.#parkOne()) return false;
     if (sequence.request.start(sequence.numComputed)) {
       this.#promptTokens += sequence.numTokens;
       this.#cachedTokens += sequence.numComputed;
@@ -284,7 +329,7 @@ export class InferenceEngine {
     const others = isFirst ? request.sequences.filter((other) => other !== sequence) : [];
     for (const other of others) {
       if (other.finished || request.closed) continue;
-      if (!this.#memory.fork(sequence, other) || !this.#scheduler.join(other)) {
+      if (!this.#join(sequence, other)) {
         other.releaseCache();
         this.#scheduler.enqueue(other);
       }
@@ -292,6 +337,14 @@ export class InferenceEngine {
     }
     // Preempted under pruning, it decodes again what it had generated.
     if (sequence.numOwed === 0) this.#advance(sequence, logits);
+  }
+
+  /** A copy of what is computed and a place for a further choice. False, and perhaps a copy, if there is no room. */
+  #join(source: Sequence, other: Sequence): boolean {
+    const parks = (): boolean => !source.request.isPaused && this.#parkOne();
+    while (!this.#memory.fork(source, other)) if (!parks()) return false;
+    while (!this.#scheduler.join(other)) if (!parks()) return false;
+    return true;
   }
 
   // ---- decode

@@ -33,6 +33,7 @@ export class KnownStats {
       ...this.#last,
       running: 0,
       waiting: 0,
+      parked: 0,
       kvBytes: 0,
       kvBytesByKind: { dense: 0, retrieval: 0, streaming: 0, pruned: 0 },
       prefixCacheBytes: 0,

@@ -9,6 +9,8 @@ export type WorkerOptions = Omit<LoadOptions, 'onProgress'> & EngineOptions;
 export type ToWorker =
   | { readonly type: 'submit'; readonly request: GenerationRequest }
   | { readonly type: 'cancel'; readonly id: string }
+  /** The reader of a request is behind, or has caught up. */
+  | { readonly type: 'pause' | 'resume'; readonly id: string }
   | { readonly type: 'stopChoice'; readonly id: string; readonly choice: number }
   | { readonly type: 'stats'; readonly query: number }
   | { readonly type: 'close' };

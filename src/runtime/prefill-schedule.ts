@@ -78,7 +78,8 @@ export class PrefillSchedule {
       rows += share;
     };
     for (const sequence of scheduler.running)
-      if (!sequence.isDecoding && !this.has(sequence) && isOpen()) join(sequence);
+      if (!sequence.isDecoding && !sequence.request.isPaused && !this.has(sequence) && isOpen())
+        join(sequence);
     scheduler.start((sequence) => {
       const isWhole = choosesAmongAll(sequence) && sequence.prefillEnd > OTHER_LANE_ROWS;
       if ((!isWhole && !isOpen()) || !this.#hooks.admit(sequence)) return false;

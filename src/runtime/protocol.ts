@@ -190,8 +190,10 @@ export interface KvBytesByKind {
 
 /** State of the engine for `/ready`, logs, metrics and tests. Bytes are what the KV pool counts. */
 export interface EngineStats {
+  /** Sequences that have a place and a cache, those that wait for them, and those parked because nobody reads them. */
   readonly running: number;
   readonly waiting: number;
+  readonly parked: number;
   /** Of running sequences. */
   readonly kvBytes: number;
   readonly kvBytesByKind: KvBytesByKind;
@@ -212,7 +214,8 @@ export interface Engine {
   readonly isReady: boolean;
   /**
    * Starts a request; events arrive through the iterator. Leaving the iterator early, or aborting the signal,
-   * cancels the request and frees everything it holds within one engine turn.
+   * cancels the request and frees everything it holds within one engine turn. A reader that falls behind pauses the
+   * request, so that few events lie unread.
    * @throws AppError `kv_memory_exceeded`, `queue_full`, through the first `next()`.
    */
   generate(request: GenerationRequest, signal?: AbortSignal): AsyncIterable<EngineEvent>;

@@ -104,6 +104,8 @@ export class LiveRequest {
   /** One per prompt token once scored; null for the first, which nothing predicts. */
   promptLogprobs: (TokenLogprobs | null)[] = [];
   closed = false;
+  /** Its reader is behind: nothing of it is computed until that has caught up. */
+  isPaused = false;
   #pruning: PruningReport | null = null;
 
   constructor(

@@ -28,6 +28,12 @@ function handle(engine: InferenceEngine, message: ToWorker): void {
     case 'cancel':
       engine.cancel(message.id);
       break;
+    case 'pause':
+      engine.pause(message.id);
+      break;
+    case 'resume':
+      engine.resume(message.id);
+      break;
     case 'stopChoice':
       engine.stopChoice(message.id, message.choice);
       break;
@@ -47,14 +53,14 @@ let toldMs = 0;
 
 function tellStats(engine: InferenceEngine): void {
   const nowMs = performance.now();
-  if (!engine.isIdle && nowMs - toldMs < STATS_PERIOD_MS) return;
+  if (engine.hasWork && nowMs - toldMs < STATS_PERIOD_MS) return;
   toldMs = nowMs;
   send({ type: 'stats', query: null, stats: engine.stats() });
 }
 
 async function run(engine: InferenceEngine): Promise<void> {
   while (!closing) {
-    if (engine.isIdle) {
+    if (!engine.hasWork) {
       await new Promise<void>((resolve) => {
         wake = resolve;
       });

@@ -1,4 +1,4 @@
-/** Random schedules of requests, cancels and stops in too little memory: outputs never change and nothing leaks. */
+/** Random schedules of requests, cancels, stops and pauses in too little memory: outputs never change and nothing leaks. */
 import * as fc from 'fast-check';
 import { beforeAll, expect, test } from 'vitest';
 import type { Model } from '../../src/runtime/model.ts';
@@ -50,15 +50,15 @@ beforeAll(async () => {
 
 type Step =
   | { kind: 'submit'; pick: number }
-  | { kind: 'cancel' | 'stop'; pick: number; choice: number }
+  | { kind: 'cancel' | 'stop' | 'pause' | 'resume'; pick: number; choice: number }
   | { kind: 'turns'; count: number };
 
 const stepArbitrary: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ kind: fc.constant('submit' as const), pick: fc.nat(99) }) },
   {
-    weight: 2,
+    weight: 4,
     arbitrary: fc.record({
-      kind: fc.constantFrom('cancel' as const, 'stop' as const),
+      kind: fc.constantFrom('cancel' as const, 'stop' as const, 'pause' as const, 'resume' as const),
       pick: fc.nat(99),
       choice: fc.nat(2),
     }),
@@ -91,10 +91,13 @@ async function perform(run: EngineRun, steps: readonly Step[]): Promise<Subject[
     }
     const subject = subjects[step.pick % Math.max(1, subjects.length)];
     if (subject === undefined) continue;
+    const { id } = subject.recording.request;
     if (step.kind === 'cancel') run.cancel(subject.recording);
+    else if (step.kind === 'pause') run.engine.pause(id);
+    else if (step.kind === 'resume') run.engine.resume(id);
     else {
       subject.stopped.add(step.choice);
-      run.engine.stopChoice(subject.recording.request.id, step.choice);
+      run.engine.stopChoice(id, step.choice);
     }
   }
   return subjects;
@@ -119,6 +122,7 @@ function assertAsAlone({ recording, index, stopped }: Subject): void {
 test('every schedule ends, with the outputs of each request alone', { timeout: 60_000 }, async () => {
   let numPreemptions = 0;
   let numCached = 0;
+  let numParked = 0;
   await fc.assert(
     fc.asyncProperty(
       fc.array(stepArbitrary, { minLength: 5, maxLength: 40 }),
@@ -128,6 +132,12 @@ test('every schedule ends, with the outputs of each request alone', { timeout: 6
         const kvMaxBytes = numBlocks * kvBytes(model, 64);
         const run = new EngineRun(model, { kvMaxBytes, prefixCacheMaxBytes: kvMaxBytes / 2, maxRunning });
         const subjects = await perform(run, steps);
+        for (let turn = 0; run.engine.hasWork; turn++) {
+          expect(turn, 'without paused requests all end').toBeLessThan(2000);
+          await run.turn();
+        }
+        numParked += run.engine.stats().parked;
+        for (const { recording } of subjects) run.engine.resume(recording.request.id);
         await run.untilIdle();
         for (const subject of subjects) if (!isRefused(subject, kvMaxBytes)) assertAsAlone(subject);
         numPreemptions += run.engine.stats().preemptions;
@@ -139,6 +149,7 @@ test('every schedule ends, with the outputs of each request alone', { timeout: 6
   // Otherwise the schedules were too easy.
   expect(numPreemptions).toBeGreaterThan(10);
   expect(numCached).toBeGreaterThan(200);
+  expect(numParked).toBeGreaterThan(5);
 });
 
 /** True for what can never run here, having checked that it was told so. */

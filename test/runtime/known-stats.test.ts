@@ -6,6 +6,7 @@ import type { EngineStats } from '../../src/runtime/protocol.ts';
 const told = (total: number, held: number): EngineStats => ({
   running: held,
   waiting: held,
+  parked: held,
   kvBytes: held,
   kvBytesByKind: { dense: held, retrieval: 0, streaming: 0, pruned: 0 },
   prefixCacheBytes: held,

@@ -65,6 +65,7 @@ async function scrape(server: TestServer): Promise<Exposition> {
 const STATS = {
   running: 3,
   waiting: 2,
+  parked: 0,
   kvBytes: 600,
   kvBytesByKind: { dense: 300, retrieval: 200, streaming: 90, pruned: 10 },
   prefixCacheBytes: 50,

@@ -212,12 +212,13 @@ export class EngineRun {
 
   async turn(): Promise<void> {
     await this.engine.turn();
-    const { running, waiting, kvBytes, prefixCacheBytes, kvLimitBytes } = this.engine.stats();
+    const { running, waiting, parked, kvBytes, prefixCacheBytes, kvLimitBytes } = this.engine.stats();
     const live = this.recordings.filter((r) => r.cancelledAt === null && !r.hasEnded);
     const numChoices = live.reduce((sum, { request }) => sum + request.numChoices, 0);
     expect(running).toBeLessThanOrEqual(this.#maxRunning);
-    expect(running + waiting, 'every live request waits or runs').toBeGreaterThanOrEqual(live.length);
-    expect(running + waiting, 'nothing else does').toBeLessThanOrEqual(numChoices);
+    const numAlive = running + waiting + parked;
+    expect(numAlive, 'every live request waits, runs or is parked').toBeGreaterThanOrEqual(live.length);
+    expect(numAlive, 'nothing else does').toBeLessThanOrEqual(numChoices);
     expect(kvBytes).toBeGreaterThanOrEqual(0);
     expect(prefixCacheBytes).toBeGreaterThanOrEqual(0);
     expect(kvBytes + prefixCacheBytes).toBeLessThanOrEqual(kvLimitBytes);
@@ -231,7 +232,7 @@ export class EngineRun {
         throw new Error(`not idle after ${maxTurns} turns: ${JSON.stringify(this.engine.stats())}`);
       await this.turn();
     }
-    expect(this.engine.stats()).toMatchObject({ running: 0, waiting: 0, kvBytes: 0 });
+    expect(this.engine.stats()).toMatchObject({ running: 0, waiting: 0, parked: 0, kvBytes: 0 });
     for (const recording of this.recordings) recording.assertWellFormed();
   }
 }
