@@ -41,7 +41,24 @@ export const presetSchema = z.strictObject({
 const DEFAULT_EXPECTED = "expected a preset's name or an object";
 
 /** What a header can carry and a comma-separated list can hold. */
-const API_KEY = /^[!-+\--~]{1,512}$/;
+export const API_KEY = /^[!-+\--~]{1,512}$/;
+
+/** By a check of its own, since messages of others quote what they got. */
+const apiKey = z.custom<string>(
+  (value) => typeof value === 'string' && API_KEY.test(value),
+  'expected keys of visible ASCII characters, without commas',
+);
+
+/** As browsers write it: scheme, host, and a port other than the scheme's own. */
+function isOrigin(text: string): boolean {
+  if (!/^[a-z][a-z0-9+.-]*:\/\/[^\s/?#@]+$/.test(text) || !URL.canParse(text)) return false;
+  return /^https?:/.test(text) ? new URL(text).origin === text : true;
+}
+
+/** A host as URLs spell it, with a port if that is not the scheme's own. */
+function isHost(text: string): boolean {
+  return /^[^\s/?#@\\]+$/.test(text) && URL.canParse(`https://${text}`);
+}
 
 const filePath = z.string().min(1).nullable().default(null);
 
@@ -95,10 +112,7 @@ export const configSchema = z.strictObject({
     .default(null)
     .describe('compute threads (default: one a core)'),
   cache_dir: z.string().min(1).nullable().default(null).describe('folder for built graphs and pulled models'),
-  api_keys: z
-    .array(z.string().regex(API_KEY, 'expected keys of visible ASCII characters, without commas'))
-    .default([])
-    .describe('keys that clients must show one of; none = open to all'),
+  api_keys: z.array(apiKey).default([]).describe('keys that clients must show one of; none = open to all'),
   api_keys_file: filePath.describe('file with a key a line, read again when it changes'),
   tls: z
     .strictObject({
@@ -109,7 +123,14 @@ export const configSchema = z.strictObject({
   cors: z
     .strictObject({
       origins: z
-        .array(z.string().min(1))
+        .array(
+          z
+            .string()
+            .refine(
+              (text) => text === '*' || isOrigin(text),
+              'expected an origin without a path, such as https://example.org, or "*"',
+            ),
+        )
         .default([])
         .describe('origins whose pages may call, such as https://example.org; "*" = all'),
     })
@@ -133,7 +154,11 @@ export const configSchema = z.strictObject({
   images: z
     .strictObject({
       allowed_hosts: z
-        .array(z.string().min(1))
+        .array(
+          z
+            .string()
+            .refine(isHost, 'expected a host such as example.org, or host:port, without scheme and path'),
+        )
         .default([])
         .describe('hosts that images may be fetched from; none = images only inside requests'),
     })

@@ -82,7 +82,21 @@ export function loadConfig(sources: ConfigSources = {}): Config {
   if (parsed.success) return deepFreeze(parsed.data);
   const { path, message } = firstMistake(parsed.error);
   const origin = origins.get(path.replace(/\[\d+\]$/, '')) ?? file ?? 'default';
-  throw new AppError('startup', `configuration key ${path}: ${message} (${origin})`, { param: path });
+  const shown = path.startsWith('api_keys') ? message.replace(/, got .*$/s, '') : message;
+  throw new AppError('startup', `configuration key ${path}: ${shown} (${origin})`, { param: path });
+}
+
+const REDACTED = '***';
+
+/** The configuration as logs may show it: without keys, and without passwords in URLs. */
+export function printableConfig(config: Config): Config {
+  const { api_keys: keys, tracing } = config;
+  const endpoint = tracing.otlp_endpoint?.replace(/^(https?:\/\/)[^/?#]*@/, `$1${REDACTED}@`) ?? null;
+  return {
+    ...config,
+    api_keys: keys.map(() => REDACTED),
+    tracing: { ...tracing, otlp_endpoint: endpoint },
+  };
 }
 
 interface Tree {
