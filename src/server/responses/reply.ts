@@ -1,0 +1,116 @@
+/** A response's reply: its events as they become due, or what they come to in the end. */
+import { invariant } from '../../errors.ts';
+import type { FinishReason } from '../../runtime/protocol.ts';
+import type { ServerContext } from '../context.ts';
+import type { GenerationEvent, GenerationJob } from '../generation-job.ts';
+import { chatLogprobs } from '../logprobs.ts';
+import type { LoadedModel } from '../model.ts';
+import { observedEvents } from '../observed-events.ts';
+import type { Call, Generation } from '../operation.ts';
+import type { ResponseBody } from '../schemas/responses.ts';
+import { ResponseEvents } from './events.ts';
+import type { ResponseEvent } from './events.ts';
+import type { Conversation } from './input.ts';
+import type { OutputItem } from './output-items.ts';
+import { endedResponse, responseInProgress } from './response-object.ts';
+import type { ResponseMemory } from './store.ts';
+
+export interface ResponseReplyOptions {
+  readonly fields: ResponseBody;
+  readonly model: LoadedModel;
+  readonly job: GenerationJob;
+  readonly conversation: Conversation;
+  readonly memory: ResponseMemory;
+  readonly ignoredFields: readonly string[];
+}
+
+export function responseReply(context: ServerContext, call: Call, options: ResponseReplyOptions): Generation {
+  const { fields, model, job, ignoredFields } = options;
+  const reply = new ResponseReply(call.client, options);
+  const stream = () => reply.run(observedEvents(context, call, model, job));
+  return {
+    isStreamed: fields.stream ?? false,
+    ignoredFields,
+    stream,
+    async whole() {
+      let last: ResponseEvent | null = null;
+      for await (const event of stream()) last = event;
+      invariant(last, 'a response has events');
+      return last.response as object;
+    },
+    errorObject: (error) => reply.events.error(error),
+  };
+}
+
+class ResponseReply {
+  readonly events = new ResponseEvents();
+  readonly #client: string | null;
+  readonly #options: ResponseReplyOptions;
+  readonly #createdSeconds = Math.floor(Date.now() / 1000);
+  #reason: FinishReason = 'stop';
+
+  constructor(client: string | null, options: ResponseReplyOptions) {
+    this.#client = client;
+    this.#options = options;
+  }
+
+  /** Nothing is said before the engine does: until then the request may yet be refused. */
+  async *run(generated: AsyncIterable<GenerationEvent>): AsyncGenerator<ResponseEvent, void, void> {
+    let isCreated = false;
+    for await (const event of generated) {
+      if (!isCreated) yield* this.#created();
+      isCreated = true;
+      yield* this.#handle(event);
+    }
+  }
+
+  *#created(): Generator<ResponseEvent, void, void> {
+    const response = responseInProgress(this.#settings());
+    yield this.events.lifecycle('response.created', response);
+    yield this.events.lifecycle('response.in_progress', response);
+  }
+
+  *#handle(event: GenerationEvent): Generator<ResponseEvent, void, void> {
+    if (event.type === 'delta') {
+      yield* this.events.text(event.text, this.#logprobs(event));
+    } else if (event.type === 'finish') {
+      this.#reason = event.reason;
+      yield* this.events.end(event.reason === 'stop' ? 'completed' : 'incomplete');
+    } else if (event.type === 'end') {
+      const { output } = this.events;
+      const response = endedResponse(this.#settings(), output, this.#reason, event);
+      // Before the client hears of it, who may continue it at once.
+      this.#remember(output);
+      yield this.events.lifecycle(
+        this.#reason === 'stop' ? 'response.completed' : 'response.incomplete',
+        response,
+      );
+    }
+  }
+
+  #remember(output: readonly OutputItem[]): void {
+    const { memory, fields, job, conversation } = this.#options;
+    const turn = { input: conversation.input, output: output.map(withoutLogprobs) };
+    memory.add(
+      { id: job.id, client: this.#client, turns: [...conversation.earlier, turn] },
+      fields.store ?? true,
+    );
+  }
+
+  #logprobs({ tokens }: Extract<GenerationEvent, { type: 'delta' }>) {
+    const { model, fields } = this.#options;
+    const asIds = fields.return_tokens_as_token_ids ?? false;
+    return chatLogprobs({ tokenizer: model.tokenizer, asIds }, tokens);
+  }
+
+  #settings() {
+    const { fields, model, job } = this.#options;
+    return { fields, model, job, createdSeconds: this.#createdSeconds };
+  }
+}
+
+/** A continued conversation needs the text alone. */
+function withoutLogprobs(item: OutputItem): OutputItem {
+  if (item.type !== 'message') return item;
+  return { ...item, content: item.content.map((part) => ({ ...part, logprobs: [] })) };
+}
