@@ -2,11 +2,12 @@
 import type { Command } from 'commander';
 import { createLogger } from '../log.ts';
 import type { Logger } from '../log.ts';
-import { Lifecycle } from '../server/lifecycle.ts';
 import { listen } from '../server/listen.ts';
 import type { Listener } from '../server/listen.ts';
-import type { LoadedModel } from '../server/model.ts';
-import { findModel, loadModel } from './load.ts';
+import { ModelPool } from '../server/model-pool.ts';
+import { readPresets } from '../server/presets.ts';
+import { ServedModel } from '../server/served-model.ts';
+import { modelSources } from './load.ts';
 import { addConfigOptions, readConfig } from './options.ts';
 
 /** How long the engine may take to come to the end of its turn when the process has to go. */
@@ -19,32 +20,32 @@ export function addServeCommand(program: Command): void {
 
 async function serve(command: Command): Promise<void> {
   const config = readConfig(command);
-  const modelDir = await findModel(config);
+  const presets = readPresets(config.pruning);
   // Whoever read the log is gone: the server is not.
   process.stdout.on('error', () => undefined);
   const logger = createLogger({ level: config.log.level });
-  const started: { listener?: Listener; loading?: Promise<LoadedModel> } = {};
-  const closeEngine = async () => {
-    await (await started.loading)?.engine.close();
-  };
-  const timeoutMs = config.shutdown.timeout_ms;
-  onSignals(logger, {
-    drain: async () => {
-      await started.listener?.drain(timeoutMs);
-      return settlesWithin(closeEngine(), Math.max(timeoutMs, LAST_TURN_MS));
-    },
-    hurry: () => settlesWithin(closeEngine(), LAST_TURN_MS),
-  });
-  const lifecycle = new Lifecycle();
-  started.listener = await listen({ config, logger, lifecycle });
-  const { url } = started.listener;
-  logger.info({ config, url }, 'listening');
-  started.loading = loadModel(config, modelDir, {
+  const { sources, defaultId } = await modelSources(config, {
     onCrash: (error) => {
       logger.error({ err: error }, 'the engine died and is restarted');
     },
   });
-  lifecycle.setReady(await started.loading);
+  const models = new ModelPool(
+    sources.map((source) => new ServedModel(source)),
+    defaultId,
+  );
+  const started: { listener?: Listener } = {};
+  const timeoutMs = config.shutdown.timeout_ms;
+  onSignals(logger, {
+    drain: async () => {
+      await started.listener?.drain(timeoutMs);
+      return settlesWithin(models.close(), Math.max(timeoutMs, LAST_TURN_MS));
+    },
+    hurry: () => settlesWithin(models.close(), LAST_TURN_MS),
+  });
+  started.listener = await listen({ config, logger, models, presets });
+  const { url } = started.listener;
+  logger.info({ config, url }, 'listening');
+  await models.load();
   process.stdout.write(`coppice is ready at ${url}\n`);
 }
 

@@ -1,35 +1,22 @@
 /** A loaded model: its session, embedding table, rotary angles and the shape of its cache. */
-import { join } from 'node:path';
-import { AppError } from '../errors.ts';
 import type { Architecture } from '../graph/architecture.ts';
 import { compileModel } from '../graph/compile.ts';
 import { EmbeddingTable } from '../graph/embedding.ts';
-import { HEAD_PATTERN_FOLDER, readHeadPattern } from '../graph/head-pattern.ts';
 import type { Precision } from '../graph/linear.ts';
 import { RopeTable, ropeFrequencies } from '../graph/rope.ts';
 import { ModelSession } from '../graph/session.ts';
 import type { KvShape } from '../kv/sequence-cache.ts';
 import type { ModelShape } from '../policies/index.ts';
+import { modelInfo, readGates } from './model-info.ts';
+import type { PatternOptions } from './model-info.ts';
 import type { ModelInfo } from './protocol.ts';
 
-export interface LoadOptions {
-  readonly modelDir: string;
+export interface LoadOptions extends PatternOptions {
   readonly precision: Precision;
   /** Threads of the arithmetic. */
   readonly threads: number;
   readonly cacheDir: string;
-  /** Folder of the DuoAttention pattern; null or absent = the model's own, if it has one. */
-  readonly headPattern?: string | null;
   readonly onProgress?: (message: string) => void;
-}
-
-/** @throws AppError `startup` for a pattern that does not fit, or that was named and is not there */
-function readGates(options: LoadOptions, architecture: Architecture): ModelShape['gates'] {
-  const { modelDir, headPattern = null } = options;
-  const pattern = readHeadPattern(headPattern ?? join(modelDir, HEAD_PATTERN_FOLDER), architecture);
-  if (pattern === null && headPattern !== null)
-    throw new AppError('startup', `expected a DuoAttention pattern in ${headPattern}, got none`);
-  return pattern?.gates ?? null;
 }
 
 export class Model {
@@ -48,6 +35,7 @@ export class Model {
     gates: ModelShape['gates'],
   ) {
     const { config, layers } = architecture;
+    this.info = modelInfo(architecture, gates);
     this.architecture = architecture;
     this.session = session;
     this.embedding = embedding;
@@ -56,15 +44,6 @@ export class Model {
       kvHeads: attention?.kvHeads ?? 0,
       headDim: config.headDim,
     }));
-    const shape = {
-      layers: layers.map(({ attention, mlpWidth }) => ({
-        queryHeads: attention?.queryHeads ?? 0,
-        kvHeads: attention?.kvHeads ?? 0,
-        hasMlp: mlpWidth !== null,
-      })),
-      gates,
-    };
-    this.info = { contextLength: config.contextLength, vocabSize: config.vocabSize, shape };
   }
 
   /** @throws AppError `startup` */

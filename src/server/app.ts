@@ -43,13 +43,13 @@ function routes(context: ServerContext): Route[] {
 }
 
 export function createApp(options: AppOptions): Hono<AppEnv> {
-  const { config, lifecycle } = options;
-  const context = { ...options, metrics: new Metrics({ lifecycle, compat: config.metrics.compat }) };
+  const { config, models } = options;
+  const context = { ...options, metrics: new Metrics({ models, compat: config.metrics.compat }) };
   const app = new Hono<AppEnv>();
   app.use(recordRequest);
   app.use(requestId);
   app.use(accessLog(context.logger));
-  app.use(countFailures(context.metrics));
+  app.use(countFailures(context));
   app.onError(errorHandler(context.logger));
   const table = routes(context);
   for (const { method, path, handle } of table) app.on(method, path, handle);

@@ -2,15 +2,17 @@
 import type { Context } from 'hono';
 import type { Config } from '../config.ts';
 import type { Logger } from '../log.ts';
-import type { Lifecycle } from './lifecycle.ts';
+import type { Presets } from '../policies/index.ts';
 import type { Metrics } from './metrics.ts';
+import type { ModelPool } from './model-pool.ts';
 import type { RequestRecord } from './request-record.ts';
 
 /** What an app is made of. */
 export interface AppOptions {
   readonly config: Config;
   readonly logger: Logger;
-  readonly lifecycle: Lifecycle;
+  readonly models: ModelPool;
+  readonly presets: Presets;
 }
 
 export interface ServerContext extends AppOptions {

@@ -1,33 +1,36 @@
 /** Metrics of the engine's state, read at scrape time from what it told last: under our names, and under vLLM's. */
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { EngineStats } from '../runtime/protocol.ts';
+import type { ServedModel } from './served-model.ts';
 
-/** Null while the model loads. */
-type Source = () => EngineStats | null;
+type Models = readonly ServedModel[];
 type Read = (stats: EngineStats) => number;
 
-function addGauge(registry: Registry, source: Source, [name, help, read]: readonly [string, string, Read]) {
+/** 0 before the engine told anything. */
+function addGauge(registry: Registry, models: Models, [name, help, read]: readonly [string, string, Read]) {
   return new Gauge({
     name,
     help,
+    labelNames: ['model_name'],
     registers: [registry],
     collect() {
-      const stats = source();
-      this.set(stats === null ? 0 : read(stats));
+      for (const { id: model_name, stats } of models)
+        this.set({ model_name }, stats === null ? 0 : read(stats));
     },
   });
 }
 
 /** Of a total that the engine counts itself, and that never falls. */
-function addCounter(registry: Registry, source: Source, [name, help, read]: readonly [string, string, Read]) {
+function addCounter(registry: Registry, models: Models, [name, help, read]: readonly [string, string, Read]) {
   return new Counter({
     name,
     help,
+    labelNames: ['model_name'],
     registers: [registry],
     collect() {
-      const stats = source();
       this.reset();
-      this.inc(stats === null ? 0 : read(stats));
+      for (const { id: model_name, stats } of models)
+        this.inc({ model_name }, stats === null ? 0 : read(stats));
     },
   });
 }
@@ -35,7 +38,7 @@ function addCounter(registry: Registry, source: Source, [name, help, read]: read
 /** Share of the KV limit that running sequences hold, in [0, 1]. */
 const usageRatio: Read = ({ kvBytes, kvLimitBytes }) => kvBytes / kvLimitBytes;
 
-export function addEngineMetrics(registry: Registry, source: Source): void {
+export function addEngineMetrics(registry: Registry, models: Models): void {
   for (const gauge of [
     ['coppice_requests_running', 'Choices that are being computed.', ({ running }) => running],
     ['coppice_requests_waiting', 'Choices that wait for their turn.', ({ waiting }) => waiting],
@@ -43,16 +46,16 @@ export function addEngineMetrics(registry: Registry, source: Source): void {
     ['coppice_kv_bytes_limit', 'Bytes of KV, kept prefixes included.', (stats) => stats.kvLimitBytes],
     ['coppice_kv_usage_ratio', 'Share of the limit that running choices hold.', usageRatio],
   ] satisfies [string, string, Read][])
-    addGauge(registry, source, gauge);
+    addGauge(registry, models, gauge);
   new Gauge({
     name: 'coppice_kv_bytes',
     help: 'Bytes of KV that running choices hold: in heads left alone, of either kind of a split, or evicted from.',
-    labelNames: ['kind'],
+    labelNames: ['model_name', 'kind'],
     registers: [registry],
     collect() {
-      const bytes = source()?.kvBytesByKind;
-      for (const kind of ['dense', 'retrieval', 'streaming', 'pruned'] as const)
-        this.set({ kind }, bytes?.[kind] ?? 0);
+      for (const { id: model_name, stats } of models)
+        for (const kind of ['dense', 'retrieval', 'streaming', 'pruned'] as const)
+          this.set({ model_name, kind }, stats?.kvBytesByKind[kind] ?? 0);
     },
   });
   for (const counter of [
@@ -64,14 +67,14 @@ export function addEngineMetrics(registry: Registry, source: Source): void {
       (stats) => stats.cachedTokens,
     ],
   ] satisfies [string, string, Read][])
-    addCounter(registry, source, counter);
+    addCounter(registry, models, counter);
 }
 
 /** The KV here has no blocks: routers that count in blocks are told of as many of vLLM's default size as would fit. */
 const VLLM_BLOCK_TOKENS = 16;
 
 /** The same values under the names that routers scrape from vLLM. */
-export function addVllmMetrics(registry: Registry, source: Source): void {
+export function addVllmMetrics(registry: Registry, models: Models): void {
   const hitRate: Read = ({ cachedTokens, promptTokens }) =>
     promptTokens === 0 ? 0 : cachedTokens / promptTokens;
   for (const gauge of [
@@ -81,22 +84,23 @@ export function addVllmMetrics(registry: Registry, source: Source): void {
     ['vllm:gpu_cache_usage_perc', 'As coppice_kv_usage_ratio; 1 is full.', usageRatio],
     ['vllm:gpu_prefix_cache_hit_rate', 'Share of prompt tokens found in the prefix cache.', hitRate],
   ] satisfies [string, string, Read][])
-    addGauge(registry, source, gauge);
+    addGauge(registry, models, gauge);
   for (const counter of [
     ['vllm:prefix_cache_queries_total', 'As coppice_prefix_cache_queries_total.', (s) => s.promptTokens],
     ['vllm:prefix_cache_hits_total', 'As coppice_prefix_cache_hits_total.', (s) => s.cachedTokens],
   ] satisfies [string, string, Read][])
-    addCounter(registry, source, counter);
+    addCounter(registry, models, counter);
   new Gauge({
     name: 'vllm:cache_config_info',
     help: 'Size of the KV cache, as if it were made of blocks.',
-    labelNames: ['block_size', 'num_gpu_blocks'],
+    labelNames: ['model_name', 'block_size', 'num_gpu_blocks'],
     registers: [registry],
     collect() {
-      const stats = source();
-      if (stats === null) return;
-      const blocks = Math.floor(stats.kvLimitTokens / VLLM_BLOCK_TOKENS);
-      this.set({ block_size: VLLM_BLOCK_TOKENS, num_gpu_blocks: blocks }, 1);
+      for (const { id: model_name, stats } of models) {
+        if (stats === null) continue;
+        const num_gpu_blocks = Math.floor(stats.kvLimitTokens / VLLM_BLOCK_TOKENS);
+        this.set({ model_name, block_size: VLLM_BLOCK_TOKENS, num_gpu_blocks }, 1);
+      }
     },
   });
 }

@@ -40,6 +40,8 @@ export type GenerationEvent =
       readonly processed: number;
       readonly timeMs: number;
     }
+  /** A prompt's prefill begins: from now on the request is not refused any more. */
+  | { readonly type: 'prefill' }
   /** The choice's first token or its end is there; nothing of it came before. */
   | { readonly type: 'start'; readonly choice: number; readonly promptLogprobs: PromptLogprobs | null }
   | ({ readonly type: 'delta'; readonly choice: number } & Released)

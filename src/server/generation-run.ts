@@ -55,6 +55,9 @@ export class GenerationRun {
     const prompt = this.#prompts[promptIndex];
     invariant(prompt, `prompt ${promptIndex} exists`);
     switch (event.type) {
+      case 'started':
+        yield { type: 'prefill' };
+        break;
       case 'progress':
         prompt.progress = event;
         yield this.#progress(event.timeMs);

@@ -23,18 +23,6 @@ export interface JobOptions {
   readonly pruning: PruningChoice | null;
 }
 
-/** @throws AppError `model_not_found` */
-export function checkModelName(name: string | null | undefined, model: LoadedModel): void {
-  if (name === null || name === undefined || name === model.id) return;
-  throw new AppError(
-    'model_not_found',
-    `the model ${JSON.stringify(name.slice(0, 200))} does not exist; this server has "${model.id}"`,
-    {
-      param: 'model',
-    },
-  );
-}
-
 /** @throws AppError `invalid_request`, `context_length_exceeded` */
 export function createJob(fields: SamplingFields, model: LoadedModel, options: JobOptions): GenerationJob {
   const stopTokenIds = fields.stop_token_ids ?? [];

@@ -29,7 +29,7 @@ export async function listen(context: AppOptions): Promise<Listener> {
   return {
     url: formatUrl(host, (server.address() as AddressInfo).port),
     async drain(timeoutMs) {
-      context.lifecycle.startDraining();
+      context.models.startDraining();
       await work.ended(timeoutMs);
       await new Promise<void>((resolve) => {
         server.close(() => {

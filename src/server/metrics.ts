@@ -4,7 +4,7 @@ import { ERROR_LABELS } from '../errors.ts';
 import { MODULES, policyLabel } from '../policies/index.ts';
 import type { PruningChoice } from '../policies/index.ts';
 import { addEngineMetrics, addVllmMetrics } from './engine-metrics.ts';
-import type { Lifecycle } from './lifecycle.ts';
+import type { ModelPool } from './model-pool.ts';
 
 /** From a token of a small model to a long prompt on a busy machine, in seconds. */
 const REQUEST_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640];
@@ -19,15 +19,15 @@ TOKENS.sort((a, b) => a - b);
 const MAX_COMBINATIONS = 16;
 
 export interface MetricsOptions {
-  readonly lifecycle: Lifecycle;
+  readonly models: ModelPool;
   readonly compat: readonly 'vllm'[];
 }
 
 /** What requests count. Latencies are those of requests that ran to their end. */
 export class Metrics {
   readonly #registry = new Registry();
-  readonly #lifecycle: Lifecycle;
   readonly #combinations = new Set<string>();
+  readonly #histograms: Histogram<'model_name' | 'policy'>[] = [];
 
   readonly promptTokens = this.#counter('prompt_tokens_total', 'Prompt tokens, as in usage.');
   readonly generationTokens = this.#counter('generation_tokens_total', 'Completion tokens, as in usage.');
@@ -90,16 +90,19 @@ export class Metrics {
     TOKENS,
   );
 
-  constructor({ lifecycle, compat }: MetricsOptions) {
-    this.#lifecycle = lifecycle;
-    const stats = () => lifecycle.loaded?.engine.lastStats ?? null;
-    addEngineMetrics(this.#registry, stats);
-    if (compat.includes('vllm')) addVllmMetrics(this.#registry, stats);
+  constructor({ models, compat }: MetricsOptions) {
+    addEngineMetrics(this.#registry, models.models);
+    if (compat.includes('vllm')) addVllmMetrics(this.#registry, models.models);
     // Drafting does not exist yet; dashboards may ask for it all the same.
-    this.#counter('spec_decode_drafts_total', 'Drafts that were verified.');
-    this.#counter('spec_decode_draft_tokens_total', 'Tokens of these drafts.');
-    this.#counter('spec_decode_accepted_tokens_total', 'Of these, accepted.');
-    this.#startAtZero();
+    const drafts = [
+      this.#counter('spec_decode_drafts_total', 'Drafts that were verified.'),
+      this.#counter('spec_decode_draft_tokens_total', 'Tokens of these drafts.'),
+      this.#counter('spec_decode_accepted_tokens_total', 'Of these, accepted.'),
+    ];
+    for (const { id: model_name } of models.models) {
+      for (const counter of drafts) counter.inc({ model_name }, 0);
+      this.#startAtZero(model_name);
+    }
   }
 
   get contentType(): string {
@@ -116,42 +119,50 @@ export class Metrics {
 
   /** The page. Asks the engine nothing: a scrape never waits for its turn to end. */
   render(): Promise<string> {
-    const { loaded } = this.#lifecycle;
-    this.#registry.setDefaultLabels(loaded === null ? {} : { model_name: loaded.id });
     return this.#registry.metrics();
   }
 
   /** A series that begins at its first increment hides it from rates. */
-  #startAtZero(): void {
-    for (const finish_reason of ['stop', 'length']) this.successes.inc({ finish_reason }, 0);
-    for (const code of ERROR_LABELS) this.errors.inc({ code }, 0);
+  #startAtZero(model_name: string): void {
+    const model = { model_name };
+    for (const counter of [this.promptTokens, this.generationTokens, this.cancelled]) counter.inc(model, 0);
+    for (const finish_reason of ['stop', 'length', 'tool_calls'])
+      this.successes.inc({ ...model, finish_reason }, 0);
+    for (const code of ERROR_LABELS) this.errors.inc({ ...model, code }, 0);
+    for (const histogram of this.#histograms) histogram.zero({ ...model, policy: 'none' });
     for (const { name: policy, family } of MODULES) {
-      this.pruningRequests.inc({ policy }, 0);
+      const labels = { ...model, policy };
+      this.pruningRequests.inc(labels, 0);
       if (family === 'layers') continue;
-      this.pruningSeen.inc({ policy, family }, 0);
-      this.pruningKept.inc({ policy, family }, 0);
-      if (family === 'tokens') this.revived.inc({ policy }, 0);
-      if (family === 'kv') this.kvBytesSaved.inc({ policy }, 0);
+      this.pruningSeen.inc({ ...labels, family }, 0);
+      this.pruningKept.inc({ ...labels, family }, 0);
+      if (family === 'tokens') this.revived.inc(labels, 0);
+      if (family === 'kv') this.kvBytesSaved.inc(labels, 0);
     }
   }
 
-  #counter<L extends string = never>(name: string, help: string, labelNames: readonly L[] = []): Counter<L> {
+  #counter<L extends string = never>(
+    name: string,
+    help: string,
+    labels: readonly L[] = [],
+  ): Counter<L | 'model_name'> {
+    const labelNames = ['model_name', ...labels] as const;
     return new Counter({ name: `coppice_${name}`, help, labelNames, registers: [this.#registry] });
   }
 
-  #seconds(name: string, help: string): Histogram<'policy'> {
+  #seconds(name: string, help: string): Histogram<'model_name' | 'policy'> {
     return this.#histogram(name, help, REQUEST_SECONDS);
   }
 
-  #histogram(name: string, help: string, buckets: number[]): Histogram<'policy'> {
+  #histogram(name: string, help: string, buckets: number[]): Histogram<'model_name' | 'policy'> {
     const histogram = new Histogram({
       name: `coppice_${name}`,
       help,
-      labelNames: ['policy'] as const,
+      labelNames: ['model_name', 'policy'] as const,
       buckets,
       registers: [this.#registry],
     });
-    histogram.zero({ policy: 'none' });
+    this.#histograms.push(histogram);
     return histogram;
   }
 }

@@ -22,8 +22,6 @@ interface SamplingDefaults {
 export interface LoadedModel {
   /** Name on the wire. */
   readonly id: string;
-  /** Unix time in seconds. */
-  readonly createdSeconds: number;
   readonly engine: Engine;
   readonly tokenizer: Tokenizer;
   readonly template: ChatTemplate;
@@ -56,7 +54,6 @@ export function readModel(modelDir: string, id: string): Omit<LoadedModel, 'engi
   const config = readModelJson(modelDir, 'config.json', z.object({ eos_token_id: tokenIds }));
   return {
     id,
-    createdSeconds: Math.floor(Date.now() / 1000),
     tokenizer: Tokenizer.load(modelDir),
     template: ChatTemplate.load(modelDir),
     endOfSequenceIds: [generation.eos_token_id ?? config?.eos_token_id ?? []].flat(),

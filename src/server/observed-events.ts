@@ -16,11 +16,10 @@ export async function* observedEvents(
 ): AsyncGenerator<GenerationEvent, void, void> {
   const logsText = context.config.log.prompts;
   const reasons: string[] = [];
-  record.model = model.id;
   record.policy = policyLabel(job.pruning);
   record.finishReasons = reasons;
   if (logsText) record.prompt = promptText(model, job);
-  const meter = new RequestMeter(context.metrics, job, record.startedMs);
+  const meter = new RequestMeter(context.metrics, model.id, job, record.startedMs);
   const events = generate(model, job, signal, (choice, ms) => {
     meter.token(choice, ms);
   });

@@ -128,6 +128,8 @@ async function* chunks(
     } else if (event.type === 'finish') {
       if (event.isLast) last = shape.finish(event);
       else yield chunk(shape.finish(event));
+    } else if (event.type === 'prefill') {
+      // The first text tells enough.
     } else if (includeUsage) {
       yield chunk(last);
       yield chunk(null, { usage: usageObject(event.usage), ...totals(event, options) });

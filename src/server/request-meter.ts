@@ -1,7 +1,7 @@
 /** What one request adds to the metrics: while it runs, when it ends, and how. */
 import type { MiddlewareHandler } from 'hono';
 import type { PruningReport } from '../runtime/protocol.ts';
-import type { AppEnv } from './context.ts';
+import type { AppEnv, ServerContext } from './context.ts';
 import type { GenerationEvent, GenerationJob } from './generation-job.ts';
 import type { Metrics } from './metrics.ts';
 import type { RequestRecord } from './request-record.ts';
@@ -12,16 +12,16 @@ export class RequestMeter {
   readonly #metrics: Metrics;
   readonly #job: GenerationJob;
   readonly #arrivedMs: number;
-  readonly #labels: { readonly policy: string };
+  readonly #labels: { readonly model_name: string; readonly policy: string };
   readonly #interTokenLatency: { observe(seconds: number): void };
   readonly #lastTokenMs = new Map<number, number>();
 
   /** @param arrivedMs when the request reached the server, in ms of this thread's clock */
-  constructor(metrics: Metrics, job: GenerationJob, arrivedMs: number) {
+  constructor(metrics: Metrics, modelId: string, job: GenerationJob, arrivedMs: number) {
     this.#metrics = metrics;
     this.#job = job;
     this.#arrivedMs = arrivedMs;
-    this.#labels = { policy: metrics.policyLabel(job.pruning) };
+    this.#labels = { model_name: modelId, policy: metrics.policyLabel(job.pruning) };
     this.#interTokenLatency = metrics.interTokenLatency.labels(this.#labels);
   }
 
@@ -36,9 +36,10 @@ export class RequestMeter {
   end({ usage, timings, pruning }: End, finishReasons: readonly string[]): void {
     const metrics = this.#metrics;
     const labels = this.#labels;
-    for (const reason of finishReasons) metrics.successes.inc({ finish_reason: reason });
-    metrics.promptTokens.inc(usage.promptTokens);
-    metrics.generationTokens.inc(usage.completionTokens);
+    const { model_name } = labels;
+    for (const reason of finishReasons) metrics.successes.inc({ model_name, finish_reason: reason });
+    metrics.promptTokens.inc({ model_name }, usage.promptTokens);
+    metrics.generationTokens.inc({ model_name }, usage.completionTokens);
     metrics.requestPromptTokens.observe(labels, usage.promptTokens);
     metrics.requestGenerationTokens.observe(labels, usage.completionTokens);
     metrics.timeToFirstToken.observe(labels, timings.ttftMs / 1000);
@@ -79,18 +80,19 @@ export class RequestMeter {
 const PROBES: ReadonlySet<string> = new Set(['/health', '/ready', '/metrics']);
 
 /** Counts requests that ended with an error, or because their client left before all was said. */
-export function countFailures(metrics: Metrics): MiddlewareHandler<AppEnv> {
+export function countFailures(context: ServerContext): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     const record = c.get('record');
     if (!PROBES.has(c.req.path))
       record.onEnd(() => {
-        countFailure(metrics, record);
+        countFailure(context, record);
       });
     await next();
   };
 }
 
-export function countFailure(metrics: Metrics, record: RequestRecord): void {
-  if (record.error !== undefined) metrics.errors.inc({ code: record.error });
-  if (record.wasCancelled === true && record.usage === undefined) metrics.cancelled.inc();
+export function countFailure({ metrics, models }: ServerContext, record: RequestRecord): void {
+  const labels = { model_name: record.model ?? models.defaultId };
+  if (record.error !== undefined) metrics.errors.inc({ ...labels, code: record.error });
+  if (record.wasCancelled === true && record.usage === undefined) metrics.cancelled.inc(labels);
 }

@@ -406,7 +406,7 @@ describe('loading, restarting, draining', () => {
 
   test('draining: health 200, ready and new work 503', async () => {
     const own = createTestServer(new ScriptedEngine(saying([300])));
-    own.context.lifecycle.startDraining();
+    own.context.models.startDraining();
     const row = { status: 503, type: 'server_error', code: 'draining' };
     expect((await own.app.request('/health')).status).toBe(200);
     await expectError(await own.app.request('/ready'), row);

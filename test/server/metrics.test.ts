@@ -92,7 +92,7 @@ describe('before the first request', () => {
       expect(type).toBe(HISTOGRAMS.includes(name.replace('coppice_', '')) ? 'histogram' : ending);
       for (const { value, labels } of samples) {
         expect(value, name).toBe(0);
-        expect(labels['model_name']).toBe(isLoaded ? 'coppice-recall' : undefined);
+        expect(labels['model_name']).toBe('coppice-recall');
       }
     }
   });
@@ -253,7 +253,7 @@ describe('requests', () => {
     await server.post(CHAT, { messages: 5 });
     await server.post(CHAT, { messages, model: 'other' });
     await server.app.request('/nowhere');
-    server.context.lifecycle.startDraining();
+    server.context.models.startDraining();
     await server.post(CHAT, { messages });
     for (const path of ['/ready', '/health']) await server.app.request(path);
     const page = await scrape(server);
@@ -352,8 +352,8 @@ describe('pruning', () => {
 
   test('combinations without number share the label "custom"', () => {
     const server = createTestServer(new ScriptedEngine(saying([300])));
-    const { lifecycle } = server.context;
-    const metrics = new Metrics({ lifecycle, compat: [] });
+    const { models } = server.context;
+    const metrics = new Metrics({ models, compat: [] });
     const label = (...names: string[]) => {
       const families = names.map((policy, i) => [FAMILIES[i], { policy, options: {} }] as const);
       return metrics.policyLabel({ preset: null, families: Object.fromEntries(families) as object });

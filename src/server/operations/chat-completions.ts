@@ -4,7 +4,7 @@ import type { ChatMessage } from '../../text/chat-template.ts';
 import { encodeChat } from '../../text/encode-chat.ts';
 import type { GeneratedToken } from '../choice-text.ts';
 import type { ServerContext } from '../context.ts';
-import { checkModelName, checkTextLength, createJob } from '../job.ts';
+import { checkTextLength, createJob } from '../job.ts';
 import { chatLogprobs } from '../logprobs.ts';
 import type { TokenNames } from '../logprobs.ts';
 import { parseFields } from '../operation.ts';
@@ -25,15 +25,13 @@ export function chatCompletions(context: ServerContext): Operation {
   };
 }
 
-// eslint-disable-next-line @typescript-eslint/require-await -- errors reach the carrier as a rejection
 async function prepare(
   context: ServerContext,
   body: Record<string, unknown>,
   call: Call,
 ): Promise<Generation> {
   const { fields, ignoredFields } = parseFields(chatCompletionBody, body);
-  const model = context.lifecycle.admit();
-  checkModelName(fields.model, model);
+  const model = await context.models.acquire(fields.model, call);
   refuseFields(fields);
   refuseSpeculative(fields);
   const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader });

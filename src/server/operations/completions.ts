@@ -4,7 +4,7 @@ import { Detokenizer } from '../../text/detokenizer.ts';
 import { countCharacters } from '../choice-text.ts';
 import type { ServerContext } from '../context.ts';
 import type { PromptLogprobs } from '../generation-job.ts';
-import { checkModelName, checkTextLength, checkTokenIds, createJob } from '../job.ts';
+import { checkTextLength, checkTokenIds, createJob } from '../job.ts';
 import { concatLegacy, legacyLogprobs } from '../logprobs.ts';
 import type { LegacyLogprobs, TokenNames } from '../logprobs.ts';
 import type { LoadedModel } from '../model.ts';
@@ -34,15 +34,13 @@ export function completions(context: ServerContext): Operation {
   };
 }
 
-// eslint-disable-next-line @typescript-eslint/require-await -- errors reach the carrier as a rejection
 async function prepare(
   context: ServerContext,
   body: Record<string, unknown>,
   call: Call,
 ): Promise<Generation> {
   const { fields, ignoredFields } = parseFields(completionBody, body);
-  const model = context.lifecycle.admit();
-  checkModelName(fields.model, model);
+  const model = await context.models.acquire(fields.model, call);
   refuseFields(fields);
   refuseSpeculative(fields);
   const hasEcho = fields.echo ?? false;

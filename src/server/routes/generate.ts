@@ -9,7 +9,7 @@ import { streamEvents } from '../sse.ts';
 
 export function generateRoute(context: ServerContext, operation: Operation) {
   return async (c: AppContext): Promise<Response> => {
-    context.lifecycle.admit();
+    context.models.checkOpen();
     const body = await readBody(c, context.config.limits.body_bytes);
     const left = new AbortController();
     const call = callOf(c, left.signal);

@@ -5,9 +5,9 @@ export function health(c: AppContext): Response {
   return c.json({ status: 'ok' });
 }
 
-export function ready({ lifecycle }: ServerContext) {
+export function ready({ models }: ServerContext) {
   return (c: AppContext): Response => {
-    lifecycle.admit();
+    models.checkReady();
     return c.json({ status: 'ready' });
   };
 }

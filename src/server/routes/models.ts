@@ -1,30 +1,34 @@
 /** `GET /v1/models` and `/v1/models/{id}`. */
 import { supportedPolicies } from '../../policies/index.ts';
 import type { AppContext, ServerContext } from '../context.ts';
-import { checkModelName } from '../job.ts';
-import type { LoadedModel } from '../model.ts';
+import type { ServedModel } from '../served-model.ts';
 
-function modelObject(model: LoadedModel): object {
-  const { contextLength, shape } = model.engine.model;
+/** When the server started: models have no date of their own. */
+const CREATED_SECONDS = Math.floor(Date.now() / 1000);
+
+function modelObject({ id, info }: ServedModel): object {
   return {
-    id: model.id,
+    id,
     object: 'model',
-    created: model.createdSeconds,
+    created: CREATED_SECONDS,
     owned_by: 'coppice',
-    context_length: contextLength,
+    context_length: info.contextLength,
     modalities: ['text'],
-    pruning: supportedPolicies(shape),
+    pruning: supportedPolicies(info.shape),
   };
 }
 
-export function listModels({ lifecycle }: ServerContext) {
-  return (c: AppContext): Response => c.json({ object: 'list', data: [modelObject(lifecycle.model)] });
+export function listModels({ models }: ServerContext) {
+  return (c: AppContext): Response => {
+    models.checkLoaded();
+    return c.json({ object: 'list', data: models.models.map(modelObject) });
+  };
 }
 
 /** Ids may hold slashes: the route's `id` is the rest of the path. */
-export function getModel({ lifecycle }: ServerContext) {
+export function getModel({ models }: ServerContext) {
   return (c: AppContext): Response => {
-    checkModelName(c.req.param('id'), lifecycle.model);
-    return c.json(modelObject(lifecycle.model));
+    models.checkLoaded();
+    return c.json(modelObject(models.find(c.req.param('id'))));
   };
 }

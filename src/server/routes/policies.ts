@@ -1,24 +1,21 @@
-/** `GET /v1/policies`: what requests can leave out, and which of it the loaded model can run. */
+/** `GET /v1/policies`: what requests can leave out, and which of it the model (`?model=`, or the first) can run. */
 import { AppError } from '../../errors.ts';
 import { MODULES, describePolicy, parsePruning } from '../../policies/index.ts';
 import type { AppContext, ServerContext } from '../context.ts';
-import type { LoadedModel } from '../model.ts';
 
-export function listPolicies({ lifecycle }: ServerContext) {
+export function listPolicies({ models, presets }: ServerContext) {
   return (c: AppContext): Response => {
-    const { model } = lifecycle;
-    const { shape } = model.engine.model;
+    models.checkLoaded();
+    const { shape } = models.find(c.req.query('model') ?? models.models[0]?.id).info;
     return c.json({
       object: 'list',
       data: MODULES.map((module) => describePolicy(module, shape)),
-      presets: Object.keys(model.pruning.presets).map((name) => describePreset(name, model)),
+      presets: Object.entries(presets).map(([name, preset]) => {
+        const reason = whyNot(() => parsePruning(name, presets, shape));
+        return { name, ...preset, supported: reason === null, ...(reason !== null && { reason }) };
+      }),
     });
   };
-}
-
-function describePreset(name: string, { engine, pruning: { presets } }: LoadedModel): object {
-  const reason = whyNot(() => parsePruning(name, presets, engine.model.shape));
-  return { name, ...presets[name], supported: reason === null, ...(reason !== null && { reason }) };
 }
 
 function whyNot(parse: () => unknown): string | null {

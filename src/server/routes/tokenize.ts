@@ -2,20 +2,20 @@
 import { AppError } from '../../errors.ts';
 import { encodeChat } from '../../text/encode-chat.ts';
 import { nameIgnoredFields, readBody } from '../body.ts';
+import { callOf } from '../call.ts';
 import type { AppContext, ServerContext } from '../context.ts';
-import { checkModelName } from '../job.ts';
 import { parseFields } from '../operation.ts';
 import { toTemplateMessages } from '../operations/chat-completions.ts';
 import { detokenizeBody, tokenizeBody } from '../schemas/bodies.ts';
 
 export function tokenize(context: ServerContext) {
   return async (c: AppContext): Promise<Response> => {
-    const model = context.lifecycle.admit();
+    context.models.checkOpen();
     const body = await readBody(c, context.config.limits.body_bytes);
     const { fields, ignoredFields } = parseFields(tokenizeBody, body);
     nameIgnoredFields(c, ignoredFields);
     const { model: name, prompt, messages } = fields;
-    checkModelName(name, model);
+    const model = await context.models.acquire(name, callOf(c));
     if (typeof prompt === 'string' && messages) {
       throw new AppError('invalid_request', 'prompt: expected only one of prompt and messages', {
         param: 'prompt',
@@ -37,12 +37,12 @@ function required(prompt: string | null | undefined): string {
 
 export function detokenize(context: ServerContext) {
   return async (c: AppContext): Promise<Response> => {
-    const model = context.lifecycle.admit();
+    context.models.checkOpen();
     const body = await readBody(c, context.config.limits.body_bytes);
     const { fields, ignoredFields } = parseFields(detokenizeBody, body);
     nameIgnoredFields(c, ignoredFields);
     const { model: name, tokens } = fields;
-    checkModelName(name, model);
+    const model = await context.models.acquire(name, callOf(c));
     return c.json({ prompt: model.tokenizer.decode(tokens, { skipSpecialTokens: false }) });
   };
 }

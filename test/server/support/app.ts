@@ -3,13 +3,17 @@ import { PassThrough } from 'node:stream';
 import { join } from 'node:path';
 import type { Hono } from 'hono';
 import { loadConfig } from '../../../src/config.ts';
+import type { Config } from '../../../src/config.ts';
 import { createLogger } from '../../../src/log.ts';
 import type { Engine } from '../../../src/runtime/protocol.ts';
 import { createApp } from '../../../src/server/app.ts';
 import type { AppEnv, AppOptions } from '../../../src/server/context.ts';
-import { Lifecycle } from '../../../src/server/lifecycle.ts';
+import { describeModel } from '../../../src/runtime/model-info.ts';
 import { readModel } from '../../../src/server/model.ts';
+import type { LoadedModel } from '../../../src/server/model.ts';
+import { ModelPool } from '../../../src/server/model-pool.ts';
 import { pruningSettings, readPresets } from '../../../src/server/presets.ts';
+import { ServedModel } from '../../../src/server/served-model.ts';
 
 export const DEMO_MODEL = join(import.meta.dirname, '../../../models/coppice-recall');
 
@@ -21,16 +25,25 @@ export interface TestServer {
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
 }
 
+function loadedDemo(engine: Engine, config: Config): LoadedModel {
+  const pruning = pruningSettings(readPresets(config.pruning), config.pruning, engine.model.shape);
+  return { ...readModel(DEMO_MODEL, 'coppice-recall'), engine, pruning };
+}
+
+/** Without an engine the model is loading for ever. */
 export function createContext(engine: Engine | null, flags: Record<string, string> = {}) {
   const stream = new PassThrough();
   const config = loadConfig({ flags });
-  const lifecycle = new Lifecycle();
-  const context = { config, lifecycle, logger: createLogger({ level: config.log.level, stream }) };
-  if (engine) {
-    const { shape } = engine.model;
-    const pruning = pruningSettings(readPresets(config.pruning), config.pruning, shape);
-    lifecycle.setReady({ ...readModel(DEMO_MODEL, 'coppice-recall'), engine, pruning });
-  }
+  const source = {
+    id: 'coppice-recall',
+    loadsAtStart: true,
+    unloadAfterMs: null,
+    describe: () => describeModel({ modelDir: DEMO_MODEL }),
+    load: () => new Promise<never>(() => undefined),
+  };
+  const models = new ModelPool([new ServedModel(source, engine && loadedDemo(engine, config))]);
+  const presets = readPresets(config.pruning);
+  const context = { config, models, presets, logger: createLogger({ level: config.log.level, stream }) };
   let text = '';
   stream.on('data', (chunk: Buffer) => (text += chunk.toString()));
   const log = () =>
