@@ -7,9 +7,11 @@ import { errorHandler } from './errors.ts';
 import { Metrics } from './metrics.ts';
 import { chatCompletions } from './operations/chat-completions.ts';
 import { completions } from './operations/completions.ts';
+import { responses } from './operations/responses.ts';
 import { requestId } from './request-id.ts';
 import { countFailures } from './request-meter.ts';
 import { recordRequest } from './request-record.ts';
+import { ResponseStore } from './responses/store.ts';
 import { generateRoute } from './routes/generate.ts';
 import { health, ready } from './routes/health.ts';
 import { showMetrics } from './routes/metrics.ts';
@@ -31,6 +33,11 @@ function routes(context: ServerContext): Route[] {
       handle: generateRoute(context, chatCompletions(context)),
     },
     { method: 'POST', path: '/v1/completions', handle: generateRoute(context, completions(context)) },
+    {
+      method: 'POST',
+      path: '/v1/responses',
+      handle: generateRoute(context, responses(context, context.responses)),
+    },
     { method: 'GET', path: '/v1/models', handle: listModels(context) },
     { method: 'GET', path: '/v1/models/:id{.+}', handle: getModel(context) },
     { method: 'GET', path: '/v1/policies', handle: listPolicies(context) },
@@ -44,7 +51,11 @@ function routes(context: ServerContext): Route[] {
 
 export function createApp(options: AppOptions): Hono<AppEnv> {
   const { config, models } = options;
-  const context = { ...options, metrics: new Metrics({ models, compat: config.metrics.compat }) };
+  const context = {
+    ...options,
+    metrics: new Metrics({ models, compat: config.metrics.compat }),
+    responses: new ResponseStore(config.responses.max_bytes),
+  };
   const app = new Hono<AppEnv>();
   app.use(recordRequest);
   app.use(requestId);

@@ -6,6 +6,7 @@ import type { Presets } from '../policies/index.ts';
 import type { Metrics } from './metrics.ts';
 import type { ModelPool } from './model-pool.ts';
 import type { RequestRecord } from './request-record.ts';
+import type { ResponseMemory } from './responses/store.ts';
 
 /** What an app is made of. */
 export interface AppOptions {
@@ -17,6 +18,8 @@ export interface AppOptions {
 
 export interface ServerContext extends AppOptions {
   readonly metrics: Metrics;
+  /** Responses that can be continued. */
+  readonly responses: ResponseMemory;
 }
 
 export interface AppEnv {
