@@ -67,6 +67,58 @@ describe('a reader that ends early', () => {
   });
 });
 
+describe('a reader that falls behind', () => {
+  /** A queue for 8 unread events, and what it told whoever pushes. */
+  function bounded() {
+    const told: string[] = [];
+    const flow = { limit: 8, pause: () => told.push('pause'), resume: () => told.push('resume') };
+    const queue = new EventQueue(flow);
+    const push = (count: number) => {
+      for (let i = 0; i < count; i++) queue.push(token(i));
+    };
+    return { told, queue, push, reader: queue[Symbol.asyncIterator]() };
+  }
+
+  test('pauses with more than the limit, once, and resumes with a quarter left', async () => {
+    const { told, push, reader } = bounded();
+    push(8);
+    expect(told).toEqual([]);
+    push(5);
+    expect(told).toEqual(['pause']);
+    for (let i = 0; i < 10; i++) await reader.next();
+    expect(told).toEqual(['pause']);
+    await reader.next();
+    expect(told).toEqual(['pause', 'resume']);
+    push(7);
+    expect(told).toEqual(['pause', 'resume', 'pause']);
+  });
+
+  test('resumes nothing that has ended', async () => {
+    const { told, queue, push, reader } = bounded();
+    push(9);
+    queue.push(done);
+    while ((await reader.next()).done !== true);
+    expect(told).toEqual(['pause']);
+    const left = bounded();
+    left.push(9);
+    left.queue.end();
+    expect((await left.reader.next()).done).toBe(true);
+    expect(left.told).toEqual(['pause']);
+  });
+
+  test('one that reads at once pauses nothing', async () => {
+    const { told, queue, push } = bounded();
+    const read = readAll(queue);
+    for (let turn = 0; turn < 50; turn++) {
+      push(8);
+      await new Promise(setImmediate);
+    }
+    queue.push(done);
+    expect(await read).toHaveLength(401);
+    expect(told).toEqual([]);
+  });
+});
+
 test('whatever the rhythm, a reader hears all events up to the last one, in order', async () => {
   const step = fc.oneof(
     fc.record({ push: fc.constantFrom(1, 2, 3) }),

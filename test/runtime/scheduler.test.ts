@@ -105,6 +105,48 @@ describe('running', () => {
   });
 });
 
+describe('paused requests', () => {
+  test('what of them waits is parked, and finds its place again', () => {
+    const scheduler = new Scheduler(1);
+    const [a, b] = makeSequences(0, 0, 2);
+    const [c] = makeSequences(0, 1);
+    for (const sequence of [a, b, c]) scheduler.enqueue(sequence!);
+    startAll(scheduler);
+    a!.request.isPaused = true;
+    scheduler.requeue(a!.request);
+    expect(scheduler.running).toEqual([a]);
+    expect(scheduler.parked).toEqual([b]);
+    expect(scheduler.waiting).toEqual([c]);
+    a!.request.isPaused = false;
+    scheduler.requeue(a!.request);
+    expect(scheduler.parked).toEqual([]);
+    expect(scheduler.waiting).toEqual([b, c]);
+  });
+
+  test('the one that would be started last makes way, though others would be victims before it', () => {
+    const scheduler = new Scheduler(3);
+    const [first, second] = makeSequences(-1, 0, 2);
+    const [other] = makeSequences(7, 1);
+    for (const sequence of [first, second, other]) scheduler.join(sequence!);
+    expect(scheduler.pausedVictim()).toBeUndefined();
+    first!.request.isPaused = true;
+    expect(scheduler.pausedVictim()).toBe(second);
+    expect(scheduler.victim()).toBe(other);
+  });
+
+  test('it is crowded when somebody has to wait for a place', () => {
+    const scheduler = new Scheduler(2);
+    const sequences = makeSequences(0, 0, 3);
+    expect(scheduler.isCrowded).toBe(false);
+    sequences.slice(0, 2).forEach((sequence) => scheduler.join(sequence));
+    expect(scheduler.isCrowded).toBe(false);
+    scheduler.enqueue(sequences[2]!);
+    expect(scheduler.isCrowded).toBe(true);
+    scheduler.remove(sequences[0]!);
+    expect(scheduler.isCrowded).toBe(false);
+  });
+});
+
 test('agrees with a sorted list under any mixture of operations', () => {
   const compare = (a: Sequence, b: Sequence): number =>
     a.request.input.priority - b.request.input.priority ||
