@@ -2,16 +2,14 @@
 import { Hono } from 'hono';
 import { AppError } from '../errors.ts';
 import { accessLog } from './access-log.ts';
-import type { AppContext, AppEnv, AppOptions, ServerContext } from './context.ts';
+import type { AppContext, AppEnv, ServerContext } from './context.ts';
 import { errorHandler } from './errors.ts';
-import { Metrics } from './metrics.ts';
 import { chatCompletions } from './operations/chat-completions.ts';
 import { completions } from './operations/completions.ts';
 import { responses } from './operations/responses.ts';
 import { requestId } from './request-id.ts';
 import { countFailures } from './request-meter.ts';
 import { recordRequest } from './request-record.ts';
-import { ResponseStore } from './responses/store.ts';
 import { generateRoute } from './routes/generate.ts';
 import { health, ready } from './routes/health.ts';
 import { showMetrics } from './routes/metrics.ts';
@@ -49,13 +47,7 @@ function routes(context: ServerContext): Route[] {
   ];
 }
 
-export function createApp(options: AppOptions): Hono<AppEnv> {
-  const { config, models } = options;
-  const context = {
-    ...options,
-    metrics: new Metrics({ models, compat: config.metrics.compat }),
-    responses: new ResponseStore(config.responses.max_bytes),
-  };
+export function createApp(context: ServerContext): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   app.use(recordRequest);
   app.use(requestId);

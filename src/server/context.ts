@@ -3,23 +3,33 @@ import type { Context } from 'hono';
 import type { Config } from '../config.ts';
 import type { Logger } from '../log.ts';
 import type { Presets } from '../policies/index.ts';
-import type { Metrics } from './metrics.ts';
+import { Metrics } from './metrics.ts';
 import type { ModelPool } from './model-pool.ts';
 import type { RequestRecord } from './request-record.ts';
+import { ResponseStore } from './responses/store.ts';
 import type { ResponseMemory } from './responses/store.ts';
 
-/** What an app is made of. */
-export interface AppOptions {
+/** What a server is made of. */
+export interface ServerOptions {
   readonly config: Config;
   readonly logger: Logger;
   readonly models: ModelPool;
   readonly presets: Presets;
 }
 
-export interface ServerContext extends AppOptions {
+export interface ServerContext extends ServerOptions {
   readonly metrics: Metrics;
   /** Responses that can be continued. */
   readonly responses: ResponseMemory;
+}
+
+export function createServerContext(options: ServerOptions): ServerContext {
+  const { config, models } = options;
+  return {
+    ...options,
+    metrics: new Metrics({ models, compat: config.metrics.compat }),
+    responses: new ResponseStore(config.responses.max_bytes),
+  };
 }
 
 export interface AppEnv {

@@ -5,7 +5,8 @@ import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import { AppError, errorMessage } from '../errors.ts';
 import { createApp } from './app.ts';
-import type { AppOptions } from './context.ts';
+import { createServerContext } from './context.ts';
+import type { ServerOptions } from './context.ts';
 import { REQUEST_ID_HEADER, chooseRequestId } from './request-id.ts';
 
 export interface Listener {
@@ -16,7 +17,8 @@ export interface Listener {
 }
 
 /** @throws AppError `startup` when the address cannot be had */
-export async function listen(context: AppOptions): Promise<Listener> {
+export async function listen(options: ServerOptions): Promise<Listener> {
+  const context = createServerContext(options);
   const { host, port } = context.config;
   const app = createApp(context);
   const handle = getRequestListener(app.fetch, { errorHandler: refuseRequest, hostname: host });

@@ -7,7 +7,8 @@ import type { Config } from '../../../src/config.ts';
 import { createLogger } from '../../../src/log.ts';
 import type { Engine } from '../../../src/runtime/protocol.ts';
 import { createApp } from '../../../src/server/app.ts';
-import type { AppEnv, AppOptions } from '../../../src/server/context.ts';
+import { createServerContext } from '../../../src/server/context.ts';
+import type { AppEnv, ServerOptions } from '../../../src/server/context.ts';
 import { describeModel } from '../../../src/runtime/model-info.ts';
 import { readModel } from '../../../src/server/model.ts';
 import type { LoadedModel } from '../../../src/server/model.ts';
@@ -18,7 +19,7 @@ import { ServedModel } from '../../../src/server/served-model.ts';
 export const DEMO_MODEL = join(import.meta.dirname, '../../../models/coppice-recall');
 
 export interface TestServer {
-  readonly context: AppOptions;
+  readonly context: ServerOptions;
   readonly app: Hono<AppEnv>;
   /** Lines written so far. */
   log(): Record<string, unknown>[];
@@ -56,7 +57,7 @@ export function createContext(engine: Engine | null, flags: Record<string, strin
 
 export function createTestServer(engine: Engine | null, flags: Record<string, string> = {}): TestServer {
   const { context, log } = createContext(engine, flags);
-  const app = createApp(context);
+  const app = createApp(createServerContext(context));
   return {
     context,
     app,
