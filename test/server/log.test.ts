@@ -53,13 +53,24 @@ test('log.level', async () => {
   expect(server.log()).toEqual([]);
 });
 
-test.each([false, true])('text from outside stays on its line, on a terminal: %s', (isTTY) => {
+/** Line breaks, escapes in seven and eight bits, separators of lines that are none to `split`, turned text. */
+const HOSTILE =
+  'a\nINFO forged\u001b[2K\r\u001b]0;x\u0007\u009b2J\u0085\u2028\u2029\u202eb\u007f\u0000"}\n{"level":50}';
+
+test.each([false, true])('text from outside stays on its line, on a terminal: %s', async (isTTY) => {
   const stream = Object.assign(new PassThrough(), { isTTY });
   const logger = createLogger({ level: 'info', stream });
-  logger.info({ path: '/a\nINFO forged\u001b[2K\r\u001b]0;x\u0007', prompt: 'b\n{"level":50}' }, 'request');
+  const error = new Error(HOSTILE, { cause: new Error(HOSTILE) });
+  error.stack = `Error: ${HOSTILE}\n    at here`;
+  logger.info({ path: HOSTILE, deep: { [HOSTILE]: [HOSTILE] }, [HOSTILE]: 1 }, 'request');
+  logger.error({ err: error }, 'internal error');
+  await new Promise(setImmediate);
   const text = String(stream.read());
-  expect(text.trimEnd().split('\n')).toHaveLength(1);
+  const lines = text.trimEnd().split('\n');
+  // A stack goes on in indented lines on a terminal.
+  expect(lines.filter((line) => !isTTY || /^\S/.test(line))).toHaveLength(2);
   expect(text).toContain('forged');
+  expect(text).not.toMatch(/[\u0080-\u009f\u2028-\u202e]/);
   // eslint-disable-next-line no-control-regex -- colours of our own are the only escapes that may stand there
   expect(text.replaceAll(/\u001b\[\d+m/g, '')).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f]/);
 });
