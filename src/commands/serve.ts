@@ -1,5 +1,6 @@
 /** `coppice serve`: listens at once, takes work when the model is loaded, ends running work before it exits. */
 import type { Command } from 'commander';
+import { printableConfig } from '../config.ts';
 import { createLogger } from '../log.ts';
 import type { Logger } from '../log.ts';
 import { listen } from '../server/listen.ts';
@@ -44,7 +45,7 @@ async function serve(command: Command): Promise<void> {
   });
   started.listener = await listen({ config, logger, models, presets });
   const { url } = started.listener;
-  logger.info({ config, url }, 'listening');
+  logger.info({ config: printableConfig(config), url }, 'listening');
   await models.load();
   process.stdout.write(`coppice is ready at ${url}\n`);
 }

@@ -2,11 +2,13 @@
 import { Hono } from 'hono';
 import { AppError } from '../errors.ts';
 import { accessLog } from './access-log.ts';
+import { requireKey } from './auth.ts';
 import type { AppContext, AppEnv, ServerContext } from './context.ts';
 import { errorHandler } from './errors.ts';
 import { chatCompletions } from './operations/chat-completions.ts';
 import { completions } from './operations/completions.ts';
 import { responses } from './operations/responses.ts';
+import { checkOrigins } from './origins.ts';
 import { requestId } from './request-id.ts';
 import { countFailures } from './request-meter.ts';
 import { recordRequest } from './request-record.ts';
@@ -53,6 +55,8 @@ export function createApp(context: ServerContext): Hono<AppEnv> {
   app.use(requestId);
   app.use(accessLog(context.logger));
   app.use(countFailures(context));
+  app.use(checkOrigins(context.gate.origins));
+  app.use(requireKey(context.gate.keys, publicPaths(context)));
   app.onError(errorHandler(context.logger));
   const table = routes(context);
   for (const { method, path, handle } of table) app.on(method, path, handle);
@@ -65,6 +69,11 @@ export function createApp(context: ServerContext): Hono<AppEnv> {
     throw new AppError('not_found', `no route ${c.req.method} ${c.req.path.slice(0, 200)}`);
   });
   return app;
+}
+
+/** What needs no key. */
+function publicPaths({ config }: ServerContext): ReadonlySet<string> {
+  return new Set(['/health', '/ready', ...(config.metrics.public ? ['/metrics'] : [])]);
 }
 
 function refuseMethod(methods: readonly string[]) {

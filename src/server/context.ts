@@ -3,6 +3,8 @@ import type { Context } from 'hono';
 import type { Config } from '../config.ts';
 import type { Logger } from '../log.ts';
 import type { Presets } from '../policies/index.ts';
+import { Admissions } from './admission.ts';
+import { Gate } from './gate.ts';
 import { Metrics } from './metrics.ts';
 import type { ModelPool } from './model-pool.ts';
 import type { RequestRecord } from './request-record.ts';
@@ -18,15 +20,22 @@ export interface ServerOptions {
 }
 
 export interface ServerContext extends ServerOptions {
+  /** Who need not wait too long. */
+  readonly admissions: Admissions;
+  /** Who may call. */
+  readonly gate: Gate;
   readonly metrics: Metrics;
   /** Responses that can be continued. */
   readonly responses: ResponseMemory;
 }
 
+/** @throws AppError `startup` for keys that cannot be read */
 export function createServerContext(options: ServerOptions): ServerContext {
-  const { config, models } = options;
+  const { config, logger, models } = options;
   return {
     ...options,
+    admissions: new Admissions(config),
+    gate: new Gate(config, logger),
     metrics: new Metrics({ models, compat: config.metrics.compat }),
     responses: new ResponseStore(config.responses.max_bytes),
   };

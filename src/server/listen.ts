@@ -1,5 +1,4 @@
 /** Binds the app to a socket, and stops it without cutting off running work. */
-import { createServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
@@ -8,6 +7,8 @@ import { createApp } from './app.ts';
 import { createServerContext } from './context.ts';
 import type { ServerOptions } from './context.ts';
 import { REQUEST_ID_HEADER, chooseRequestId } from './request-id.ts';
+import { createTransport } from './transport.ts';
+import { WebSocketUpgrades } from './websocket/upgrade.ts';
 
 export interface Listener {
   /** Such as `http://127.0.0.1:8000`. */
@@ -16,23 +17,25 @@ export interface Listener {
   drain(timeoutMs: number): Promise<void>;
 }
 
-/** @throws AppError `startup` when the address cannot be had */
+/** @throws AppError `startup` when the address cannot be had, or a file of keys or certificates cannot be used */
 export async function listen(options: ServerOptions): Promise<Listener> {
   const context = createServerContext(options);
   const { host, port } = context.config;
   const app = createApp(context);
   const handle = getRequestListener(app.fetch, { errorHandler: refuseRequest, hostname: host });
   const work = new RunningWork();
-  const server = createServer((incoming, outgoing) => {
+  const { server, scheme } = createTransport(options.config, options.logger, (incoming, outgoing) => {
     work.track(incoming, outgoing);
     void handle(incoming, outgoing);
   });
+  const sockets = new WebSocketUpgrades(context, server);
   await bind(server, host, port);
   return {
-    url: formatUrl(host, (server.address() as AddressInfo).port),
+    url: formatUrl(scheme, host, (server.address() as AddressInfo).port),
     async drain(timeoutMs) {
       context.models.startDraining();
-      await work.ended(timeoutMs);
+      await Promise.all([work.ended(timeoutMs), sockets.drain(timeoutMs)]);
+      context.gate.close();
       await new Promise<void>((resolve) => {
         server.close(() => {
           resolve();
@@ -84,8 +87,8 @@ function bind(server: Server, host: string, port: number): Promise<void> {
 }
 
 /** An IPv6 address stands in brackets. */
-function formatUrl(host: string, port: number): string {
-  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+function formatUrl(scheme: string, host: string, port: number): string {
+  return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 /** For what never reaches the app: a request target or host header that makes no URL. */

@@ -47,6 +47,10 @@ export class Origins {
     this.#hosts = isOpen ? null : new Set([host, hostname(), ...named].map((name) => name.toLowerCase()));
   }
 
+  get hasCors(): boolean {
+    return this.#allowed.size > 0;
+  }
+
   /** The value for `access-control-allow-origin`, null for none. */
   allowedOrigin(origin: string | undefined): string | null {
     if (this.#allowed.has(EVERY_ORIGIN)) return EVERY_ORIGIN;
@@ -84,10 +88,10 @@ export class Origins {
 }
 
 /** Refuses foreign host names, answers preflights of allowed origins, and tells browsers who may read the reply. */
-export function checkOrigins(origins: Origins, isOff: boolean): MiddlewareHandler<AppEnv> {
+export function checkOrigins(origins: Origins): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     origins.checkHost({ host: c.req.header('host') ?? new URL(c.req.url).host });
-    if (isOff) return next();
+    if (!origins.hasCors) return next();
     c.header('vary', 'Origin');
     const allowed = origins.allowedOrigin(c.req.header('origin'));
     if (allowed === null) return next();
