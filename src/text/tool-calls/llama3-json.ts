@@ -1,0 +1,152 @@
+/** Calls as Llama 3.1 and 3.2 write them: the reply is JSON objects, `;` between them, perhaps after a marker. */
+import type { TagFormat, TagsWithSeparatorFormat } from '@mlc-ai/web-xgrammar';
+import { MarkerSplitter } from '../markers.ts';
+import type { MarkedPiece } from '../markers.ts';
+import { newCallId } from './call-id.ts';
+import { CallObject } from './call-object.ts';
+import { CallOutput } from './call-output.ts';
+import type {
+  CallEvent,
+  CallGrammarOptions,
+  CallParser,
+  CallSchema,
+  ParserOptions,
+  ToolCallFormat,
+} from './contract.ts';
+
+const MARKER = '<|python_tag|>';
+const SEPARATOR = '; ';
+
+export const llama3Json: ToolCallFormat = {
+  name: 'llama3-json',
+  markers: [MARKER],
+  detect: (source) =>
+    source.includes(MARKER) || (source.includes('"parameters": ') && source.includes('ipython')),
+  createParser: (options) => new Llama3JsonParser(options),
+  grammar: (tools, options) =>
+    options.isRequired
+      ? calls(tools, options)
+      : {
+          type: 'or',
+          elements: [
+            calls(tools, options),
+            {
+              type: 'sequence',
+              elements: [{ type: 'regex', pattern: '[^{ \\t\\r\\n]' }, { type: 'any_text' }],
+            },
+          ],
+        },
+  newCallId,
+};
+
+function calls(tools: readonly CallSchema[], { isParallel }: CallGrammarOptions): TagsWithSeparatorFormat {
+  const tags = tools.map(({ name, parameters }): TagFormat => ({
+    type: 'tag',
+    begin: `{"name": ${JSON.stringify(name)}, "parameters": `,
+    content: { type: 'json_schema', json_schema: parameters },
+    end: '}',
+  }));
+  return {
+    type: 'tags_with_separator',
+    tags,
+    separator: SEPARATOR,
+    at_least_one: true,
+    stop_after_first: !isParallel,
+  };
+}
+
+/**
+ * Without the marker, only an object that opens the reply and has the name of a tool is a call: else it is an answer
+ * in JSON.
+ */
+class Llama3JsonParser implements CallParser {
+  readonly #splitter = new MarkerSplitter([MARKER]);
+  readonly #output: CallOutput;
+  readonly #names: ReadonlySet<string>;
+  #stage: 'open' | 'object' | 'between' | 'content' = 'open';
+  #object: CallObject | null = null;
+  /** Text before the object that is only part of it if it is a call. */
+  #lead = '';
+  #isMarked = false;
+
+  constructor({ hidden, names }: ParserOptions) {
+    this.#output = new CallOutput(hidden);
+    this.#names = names;
+  }
+
+  push(text: string): CallEvent[] {
+    for (const piece of this.#splitter.push(text)) this.#take(piece);
+    return this.#output.take();
+  }
+
+  finish(): CallEvent[] {
+    for (const piece of this.#splitter.flush()) this.#take(piece);
+    this.#leaveObject();
+    return this.#output.finish();
+  }
+
+  #take({ type, text }: MarkedPiece): void {
+    if (type === 'text' || this.#object?.isInString === true) {
+      let rest = text;
+      while (rest !== '') rest = rest.slice(this.#read(rest));
+      return;
+    }
+    this.#leaveObject();
+    this.#stage = 'open';
+    this.#isMarked = true;
+    this.#lead = text;
+  }
+
+  /** How much of the text was read: at least one unit, unless the stage changed. */
+  #read(text: string): number {
+    const numSpaces = text.length - text.trimStart().length;
+    switch (this.#stage) {
+      case 'open':
+      case 'between':
+        return this.#readLead(text, numSpaces);
+      case 'object':
+        return this.#readObject(text);
+      case 'content':
+        this.#output.content(text);
+        return text.length;
+    }
+  }
+
+  #readLead(text: string, numSpaces: number): number {
+    const unit = text.charAt(numSpaces);
+    const isSeparator = unit === ';' && this.#stage === 'between' && !this.#lead.includes(';');
+    if (isSeparator || unit === '') {
+      const numRead = numSpaces + unit.length;
+      this.#lead += text.slice(0, numRead);
+      return numRead;
+    }
+    const mayBegin = this.#stage === 'open' || this.#lead.includes(';');
+    if (unit !== '{' || !mayBegin) {
+      this.#stage = 'content';
+      this.#output.content(this.#lead);
+      this.#lead = '';
+      return 0;
+    }
+    this.#lead += text.slice(0, numSpaces);
+    this.#stage = 'object';
+    this.#object = new CallObject(this.#output, (name) => this.#isMarked || this.#names.has(name));
+    return numSpaces;
+  }
+
+  #readObject(text: string): number {
+    const numRead = this.#object?.push(text) ?? 0;
+    if (this.#object?.hasEnded === false) return numRead;
+    const wasCall = this.#object?.hasStarted === true;
+    this.#leaveObject();
+    this.#stage = wasCall ? 'between' : 'content';
+    return numRead;
+  }
+
+  /** What was no call is content again. */
+  #leaveObject(): void {
+    const isCall = this.#object?.hasStarted === true;
+    if (!isCall) this.#output.content(this.#lead + (this.#object?.text ?? ''));
+    this.#lead = '';
+    this.#object = null;
+  }
+}

@@ -1,0 +1,270 @@
+/** Calls as Mistral's models write them: `[TOOL_CALLS]`, then a JSON list of calls, or a name and its arguments. */
+import type { StructuralTagFormat, TagFormat } from '@mlc-ai/web-xgrammar';
+import { MarkerSplitter } from '../markers.ts';
+import type { MarkedPiece } from '../markers.ts';
+import { randomText } from './call-id.ts';
+import { CallObject } from './call-object.ts';
+import { CallOutput } from './call-output.ts';
+import type {
+  CallEvent,
+  CallGrammarOptions,
+  CallParser,
+  CallSchema,
+  ParserOptions,
+  ToolCallFormat,
+} from './contract.ts';
+import { isJsonSpace, JsonValueScanner } from './json-value.ts';
+
+const CALLS = '[TOOL_CALLS]';
+const ARGUMENTS = '[ARGS]';
+const CALL_ID = '[CALL_ID]';
+const MARKERS: readonly string[] = [CALLS, ARGUMENTS, CALL_ID];
+
+const shared = {
+  markers: MARKERS,
+  createParser: (options: ParserOptions) => new MistralParser(options),
+  /** Mistral's templates refuse ids of any other length. */
+  newCallId: () => randomText(9),
+};
+
+/** `[TOOL_CALLS] [{"name": ..., "arguments": {...}}, ...]` */
+export const mistral: ToolCallFormat = {
+  ...shared,
+  name: 'mistral',
+  detect: (source) => source.includes(CALLS) && !source.includes(ARGUMENTS),
+  grammar: (tools, options) => whenNeeded(list(tools, options), options),
+};
+
+/** `[TOOL_CALLS]name[ARGS]{...}`, once for each call. */
+export const mistralArgs: ToolCallFormat = {
+  ...shared,
+  name: 'mistral-args',
+  detect: (source) => source.includes(CALLS) && source.includes(ARGUMENTS),
+  grammar: (tools, options) => {
+    if (options.isRequired) return named(tools, options);
+    return {
+      type: 'triggered_tags',
+      triggers: [CALLS],
+      tags: tools.map((tool) => namedTag(tool, CALLS)),
+      stop_after_first: !options.isParallel,
+    };
+  },
+};
+
+function list(tools: readonly CallSchema[], { isParallel }: CallGrammarOptions): TagFormat {
+  const tags = tools.map(({ name, parameters }): TagFormat => ({
+    type: 'tag',
+    begin: `{"name": ${JSON.stringify(name)}, "arguments": `,
+    content: { type: 'json_schema', json_schema: parameters },
+    end: '}',
+  }));
+  return {
+    type: 'tag',
+    begin: `${CALLS} [`,
+    content: {
+      type: 'tags_with_separator',
+      tags,
+      separator: ', ',
+      at_least_one: true,
+      stop_after_first: !isParallel,
+    },
+    end: ']',
+  };
+}
+
+/** A list is the end of the reply. */
+function whenNeeded(calls: TagFormat, { isRequired }: CallGrammarOptions): StructuralTagFormat {
+  if (isRequired) return calls;
+  return { type: 'triggered_tags', triggers: [CALLS], tags: [calls], stop_after_first: true };
+}
+
+function named(tools: readonly CallSchema[], { isParallel }: CallGrammarOptions): StructuralTagFormat {
+  const tags = tools.map((tool) => namedTag(tool, ''));
+  return {
+    type: 'sequence',
+    elements: [
+      { type: 'const_string', value: CALLS },
+      {
+        type: 'tags_with_separator',
+        tags,
+        separator: CALLS,
+        at_least_one: true,
+        stop_after_first: !isParallel,
+      },
+    ],
+  };
+}
+
+function namedTag({ name, parameters }: CallSchema, before: string): TagFormat {
+  return {
+    type: 'tag',
+    begin: `${before}${name}${ARGUMENTS}`,
+    content: { type: 'json_schema', json_schema: parameters },
+    end: '',
+  };
+}
+
+/**
+ * Where the parser stands: in content; behind the marker; before an entry of a list, in it, or behind it; in a name,
+ * in an id that the model gave, before or in the arguments.
+ */
+type Stage = 'content' | 'calls' | 'entry' | 'object' | 'next' | 'name' | 'id' | 'value' | 'arguments';
+
+class MistralParser implements CallParser {
+  readonly #splitter = new MarkerSplitter(MARKERS);
+  readonly #output: CallOutput;
+  #stage: Stage = 'content';
+  /** What will be content if no call comes of it. */
+  #pending = '';
+  #name = '';
+  #object: CallObject | null = null;
+  #scanner = new JsonValueScanner();
+
+  constructor({ hidden }: ParserOptions) {
+    this.#output = new CallOutput(hidden);
+  }
+
+  push(text: string): CallEvent[] {
+    for (const piece of this.#splitter.push(text)) this.#take(piece);
+    return this.#output.take();
+  }
+
+  finish(): CallEvent[] {
+    for (const piece of this.#splitter.flush()) this.#take(piece);
+    this.#giveUp();
+    return this.#output.finish();
+  }
+
+  get #isInString(): boolean {
+    if (this.#stage === 'object') return this.#object?.isInString === true;
+    return this.#stage === 'arguments' && this.#scanner.isInString;
+  }
+
+  #take({ type, text }: MarkedPiece): void {
+    if (type === 'marker' && !this.#isInString) {
+      this.#marker(text);
+      return;
+    }
+    let rest = text;
+    while (rest !== '') rest = rest.slice(this.#read(rest));
+  }
+
+  #marker(marker: string): void {
+    const isWithinCall = this.#name !== '' && ['name', 'id', 'value'].includes(this.#stage);
+    if (marker === CALLS) {
+      this.#giveUp();
+      this.#stage = 'calls';
+      this.#pending = marker;
+    } else if (isWithinCall) {
+      this.#stage = marker === ARGUMENTS ? 'value' : 'id';
+      this.#pending += marker;
+    } else {
+      this.#giveUp();
+      this.#output.content(marker);
+    }
+  }
+
+  /** How much of the text was read: at least one unit, unless the stage changed. */
+  #read(text: string): number {
+    switch (this.#stage) {
+      case 'content':
+        this.#output.content(text);
+        return text.length;
+      case 'object':
+        return this.#readObject(text);
+      case 'arguments':
+        return this.#readArguments(text);
+      case 'name':
+      case 'id':
+        return this.#readName(text);
+      default:
+        return this.#readBetween(text.charAt(0));
+    }
+  }
+
+  #readBetween(unit: string): number {
+    if (isJsonSpace(unit)) return this.#keep(unit);
+    if (this.#stage === 'calls' && unit === '[') {
+      this.#stage = 'entry';
+      return this.#keep(unit);
+    }
+    if (this.#stage === 'calls') {
+      this.#stage = 'name';
+      this.#name = '';
+      return 0;
+    }
+    if (this.#stage === 'value' && unit === '{') {
+      this.#beginArguments();
+      return 0;
+    }
+    if (this.#stage === 'next' && unit === ',') {
+      this.#stage = 'entry';
+      return this.#keep(unit);
+    }
+    if (this.#stage === 'next' && unit === ']') {
+      this.#leave();
+      return 1;
+    }
+    if (this.#stage === 'entry' && unit === '{') {
+      this.#stage = 'object';
+      this.#object = new CallObject(this.#output);
+      return 0;
+    }
+    this.#giveUp();
+    return 0;
+  }
+
+  #keep(text: string): number {
+    this.#pending += text;
+    return text.length;
+  }
+
+  #readObject(text: string): number {
+    const object = this.#object;
+    if (object === null) return 0;
+    const numRead = object.push(text);
+    if (object.hasStarted) this.#pending = '';
+    if (!object.hasEnded) return numRead;
+    if (!object.hasStarted) this.#giveUp();
+    else this.#stage = 'next';
+    return numRead;
+  }
+
+  /** A name and what may follow it before the arguments: `[CALL_ID]` and an id, which ours replaces. */
+  #readName(text: string): number {
+    const end = text.search(/[^\w.-]/);
+    const word = end < 0 ? text : text.slice(0, end);
+    if (this.#stage === 'name') this.#name += word;
+    if (word !== '') return this.#keep(word);
+    if (this.#name === '') this.#giveUp();
+    else this.#stage = 'value';
+    return 0;
+  }
+
+  #beginArguments(): void {
+    this.#pending = '';
+    this.#output.call(this.#name);
+    this.#scanner = new JsonValueScanner();
+    this.#stage = 'arguments';
+  }
+
+  #readArguments(text: string): number {
+    const numRead = this.#scanner.push(text, 0);
+    if (numRead > 0) this.#output.arguments(text.slice(0, numRead));
+    if (this.#scanner.state !== 'open') this.#leave();
+    return numRead;
+  }
+
+  #leave(): void {
+    this.#stage = 'content';
+    this.#pending = '';
+    this.#object = null;
+  }
+
+  /** What was no call is content again. */
+  #giveUp(): void {
+    const text = this.#pending + (this.#object?.text ?? '');
+    this.#leave();
+    if (text !== '') this.#output.content(text);
+  }
+}
