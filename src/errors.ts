@@ -21,6 +21,12 @@ const TABLE = {
   unsupported_media_type: { status: 415, type: 'invalid_request_error', code: 'unsupported_media_type' },
   headers_too_large: { status: 431, type: 'invalid_request_error', code: 'headers_too_large' },
   queue_full: { status: 429, type: 'rate_limit_error', code: 'queue_full' },
+  websocket_stream_limit_reached: {
+    status: 429,
+    type: 'rate_limit_error',
+    code: 'websocket_stream_limit_reached',
+  },
+  unknown_stream: { status: 404, type: 'invalid_request_error', code: 'unknown_stream' },
   model_loading: { status: 503, type: 'server_error', code: 'model_loading' },
   draining: { status: 503, type: 'server_error', code: 'draining' },
   kv_memory_exceeded: { status: 503, type: 'server_error', code: 'kv_memory_exceeded' },
@@ -32,9 +38,18 @@ const TABLE = {
 
 export type ErrorCode = keyof typeof TABLE;
 
+export function errorStatus(errorCode: ErrorCode): number {
+  return TABLE[errorCode].status;
+}
+
 /** What metrics and logs call errors: their code, or their type where they have none. */
+export function errorLabel(errorCode: ErrorCode): string {
+  const { type, code } = TABLE[errorCode];
+  return code ?? type;
+}
+
 export const ERROR_LABELS: readonly string[] = [
-  ...new Set(Object.values(TABLE).map(({ type, code }) => code ?? type)),
+  ...new Set((Object.keys(TABLE) as ErrorCode[]).map(errorLabel)),
 ];
 
 /** The `error` object of a reply: all four keys, always. */
@@ -50,20 +65,23 @@ export class AppError extends Error {
   readonly errorCode: ErrorCode;
   /** Path of the offending field, such as `messages[0].role`. */
   readonly param: string | null;
+  /** Whole seconds after which trying again may help; null = nobody knows. */
+  readonly retryAfterSeconds: number | null;
 
   constructor(
     errorCode: ErrorCode,
     message: string,
-    options: { param?: string | null; cause?: unknown } = {},
+    options: { param?: string | null; retryAfterSeconds?: number; cause?: unknown } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'AppError';
     this.errorCode = errorCode;
     this.param = options.param ?? null;
+    this.retryAfterSeconds = options.retryAfterSeconds ?? null;
   }
 
   get status(): number {
-    return TABLE[this.errorCode].status;
+    return errorStatus(this.errorCode);
   }
 
   toBody(): ErrorBody {

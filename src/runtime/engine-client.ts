@@ -152,8 +152,10 @@ class EngineClient implements Engine {
 
   #deliver(events: Extract<FromWorker, { type: 'events' }>['events']): void {
     const arrivedMs = performance.now();
-    for (const [id, event] of events)
-      this.#requests.get(id)?.push(event.type === 'token' ? { ...event, arrivedMs } : event);
+    for (const [id, event] of events) {
+      const isTimed = event.type === 'token' || event.type === 'started';
+      this.#requests.get(id)?.push(isTimed ? { ...event, arrivedMs } : event);
+    }
   }
 
   #crashed(error: Error): void {

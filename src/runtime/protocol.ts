@@ -134,7 +134,12 @@ export interface Usage {
 /** Events of one request, in order; exactly one `done` or `error` is the last. */
 export type EngineEvent =
   /** Its turn has come: the first prefill begins, with so many prompt tokens from the prefix cache. */
-  | { readonly type: 'started'; readonly cachedTokens: number }
+  | {
+      readonly type: 'started';
+      readonly cachedTokens: number;
+      /** When it came out of the engine's thread, in ms of this thread's clock; absent before it did. */
+      readonly arrivedMs?: number;
+    }
   | {
       readonly type: 'progress';
       readonly total: number;
@@ -148,7 +153,7 @@ export type EngineEvent =
       readonly choice: number;
       readonly tokenId: number;
       readonly logprobs: TokenLogprobs | null;
-      /** When it came out of the engine's thread, in ms of this thread's clock; absent before it did. */
+      /** As in `started`. */
       readonly arrivedMs?: number;
     }
   /** `stopTokenId` is the id that ended the choice (it was emitted as no `token`), or null. */
@@ -216,7 +221,7 @@ export interface Engine {
    * Starts a request; events arrive through the iterator. Leaving the iterator early, or aborting the signal,
    * cancels the request and frees everything it holds within one engine turn. A reader that falls behind pauses the
    * request, so that few events lie unread.
-   * @throws AppError `kv_memory_exceeded`, `queue_full`, through the first `next()`.
+   * @throws AppError `kv_memory_exceeded`, through the first `next()`.
    */
   generate(request: GenerationRequest, signal?: AbortSignal): AsyncIterable<EngineEvent>;
   /** Ends one choice of a running request early (a stop string was found); its `finished` has reason `stop`. */

@@ -6,9 +6,6 @@ import type { Logger } from '../log.ts';
 import type { AppContext, AppEnv } from './context.ts';
 import { ClientGoneError } from './generation-job.ts';
 
-/** The seconds that a client should wait after a 429: a turn of the queue, not a promise. */
-const RETRY_AFTER_SECONDS = '1';
-
 /** What a client may hear of an error: bugs keep their details for the log. */
 export function toAppError(error: unknown, logger: Logger, requestId: string): AppError {
   if (error instanceof AppError && error.errorCode !== 'startup' && error.errorCode !== 'internal')
@@ -20,7 +17,7 @@ export function toAppError(error: unknown, logger: Logger, requestId: string): A
 function replyWithError(c: AppContext, error: AppError): Response {
   const body = error.toBody();
   c.get('record').error = body.code ?? body.type;
-  if (error.errorCode === 'queue_full') c.header('retry-after', RETRY_AFTER_SECONDS);
+  if (error.retryAfterSeconds !== null) c.header('retry-after', `${error.retryAfterSeconds}`);
   return c.json({ error: body }, error.status as ContentfulStatusCode);
 }
 

@@ -41,7 +41,14 @@ export type GenerationEvent =
       readonly timeMs: number;
     }
   /** A prompt's prefill begins: from now on the request is not refused any more. */
-  | { readonly type: 'prefill' }
+  | {
+      readonly type: 'prefill';
+      readonly promptIndex: number;
+      /** Its tokens that were kept from an earlier request. */
+      readonly cachedTokens: number;
+      /** When the engine said so, in ms of this thread's clock. */
+      readonly arrivedMs: number;
+    }
   /** The choice's first token or its end is there; nothing of it came before. */
   | { readonly type: 'start'; readonly choice: number; readonly promptLogprobs: PromptLogprobs | null }
   | ({ readonly type: 'delta'; readonly choice: number } & Released)

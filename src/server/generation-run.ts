@@ -56,7 +56,12 @@ export class GenerationRun {
     invariant(prompt, `prompt ${promptIndex} exists`);
     switch (event.type) {
       case 'started':
-        yield { type: 'prefill' };
+        yield {
+          type: 'prefill',
+          promptIndex,
+          cachedTokens: event.cachedTokens,
+          arrivedMs: event.arrivedMs ?? performance.now(),
+        };
         break;
       case 'progress':
         prompt.progress = event;

@@ -47,12 +47,12 @@ export function choicesReply(context: ServerContext, call: Call, options: ReplyO
   const { model, job, isStreamed, ignoredFields } = options;
   const createdSeconds = Math.floor(Date.now() / 1000);
   const envelope: Envelope = (object) => ({ id: job.id, object, created: createdSeconds, model: model.id });
-  const events = () => observedEvents(context, call, model, job);
+  const events = observedEvents(context, call, model, job);
   return {
     isStreamed,
     ignoredFields,
-    whole: () => collect(events(), envelope, options),
-    stream: () => chunks(events(), envelope, options),
+    whole: () => collect(events, envelope, options),
+    stream: () => chunks(events, envelope, options),
     errorObject: (error) => ({ error }),
   };
 }

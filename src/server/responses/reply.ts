@@ -27,7 +27,8 @@ export interface ResponseReplyOptions {
 export function responseReply(context: ServerContext, call: Call, options: ResponseReplyOptions): Generation {
   const { fields, model, job, ignoredFields } = options;
   const reply = new ResponseReply(call.client, options);
-  const stream = () => reply.run(observedEvents(context, call, model, job));
+  const events = observedEvents(context, call, model, job);
+  const stream = () => reply.run(events);
   return {
     isStreamed: fields.stream ?? false,
     ignoredFields,
