@@ -87,12 +87,14 @@ function transportError(code: string | undefined): AppError {
 
 function refuseHeaders(incoming: IncomingMessage, outgoing: ServerResponse): void {
   const error = new AppError('headers_too_large', `expected at most ${MAX_HEADERS} headers`);
+  const body = JSON.stringify({ error: error.toBody() });
   outgoing.writeHead(error.status, {
     'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
     [REQUEST_ID_HEADER]: chooseRequestId(incoming.headers[REQUEST_ID_HEADER]?.toString()),
     connection: 'close',
   });
-  outgoing.end(JSON.stringify({ error: error.toBody() }));
+  outgoing.end(body);
 }
 
 /** A whole reply for a socket that no request came from; the connection ends with it. */
