@@ -17,7 +17,7 @@ export function toAppError(error: unknown, logger: Logger, requestId: string): A
 function replyWithError(c: AppContext, error: AppError): Response {
   const body = error.toBody();
   c.get('record').error = body.code ?? body.type;
-  if (error.retryAfterSeconds !== null) c.header('retry-after', `${error.retryAfterSeconds}`);
+  if (error.errorCode === 'queue_full') c.header('retry-after', `${error.retryAfterSeconds ?? 1}`);
   return c.json({ error: body }, error.status as ContentfulStatusCode);
 }
 
