@@ -89,7 +89,8 @@ export interface ActivePolicies {
   readonly layers: LayerPolicy | null;
 }
 
-const NO_PRESET = 'none';
+/** The setting that leaves nothing out. */
+export const NO_PRESET = 'none';
 
 function modulesOf(family: Family): readonly AnyModule[] {
   return MODULES.filter((module) => module.family === family);
@@ -222,7 +223,8 @@ export function createPolicies(choice: PruningChoice, model: ModelShape): Active
   };
 }
 
-function optionSchema(module: AnyModule) {
+/** A module's options as clients write them, as a JSON schema. */
+export function optionSchema(module: AnyModule) {
   return z.toJSONSchema(module.options, { io: 'input' });
 }
 

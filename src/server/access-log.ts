@@ -2,6 +2,7 @@
 import type { MiddlewareHandler } from 'hono';
 import type { Logger } from '../log.ts';
 import type { AppEnv } from './context.ts';
+import { PROBES } from './probes.ts';
 import type { RequestRecord } from './request-record.ts';
 
 export function accessLog(logger: Logger): MiddlewareHandler<AppEnv> {
@@ -10,7 +11,7 @@ export function accessLog(logger: Logger): MiddlewareHandler<AppEnv> {
     record.onEnd(() => {
       const { method, path } = c.req;
       const fields = { method, path, status: c.res.status, ...logFields(record) };
-      logger.info({ ...fields, requestId: c.get('requestId') }, 'request');
+      logger[PROBES.has(path) ? 'debug' : 'info']({ ...fields, requestId: c.get('requestId') }, 'request');
     });
     await next();
   };

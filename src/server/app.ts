@@ -5,49 +5,12 @@ import { accessLog } from './access-log.ts';
 import { requireKey } from './auth.ts';
 import type { AppContext, AppEnv, ServerContext } from './context.ts';
 import { errorHandler } from './errors.ts';
-import { chatCompletions } from './operations/chat-completions.ts';
-import { completions } from './operations/completions.ts';
-import { responses } from './operations/responses.ts';
 import { checkOrigins } from './origins.ts';
 import { requestId } from './request-id.ts';
 import { countFailures } from './request-meter.ts';
 import { recordRequest } from './request-record.ts';
-import { generateRoute } from './routes/generate.ts';
-import { health, ready } from './routes/health.ts';
-import { showMetrics } from './routes/metrics.ts';
-import { getModel, listModels } from './routes/models.ts';
-import { listPolicies } from './routes/policies.ts';
-import { detokenize, tokenize } from './routes/tokenize.ts';
-
-interface Route {
-  readonly method: 'GET' | 'POST';
-  readonly path: string;
-  readonly handle: (c: AppContext) => Response | Promise<Response>;
-}
-
-function routes(context: ServerContext): Route[] {
-  return [
-    {
-      method: 'POST',
-      path: '/v1/chat/completions',
-      handle: generateRoute(context, chatCompletions(context)),
-    },
-    { method: 'POST', path: '/v1/completions', handle: generateRoute(context, completions(context)) },
-    {
-      method: 'POST',
-      path: '/v1/responses',
-      handle: generateRoute(context, responses(context, context.responses)),
-    },
-    { method: 'GET', path: '/v1/models', handle: listModels(context) },
-    { method: 'GET', path: '/v1/models/:id{.+}', handle: getModel(context) },
-    { method: 'GET', path: '/v1/policies', handle: listPolicies(context) },
-    { method: 'POST', path: '/tokenize', handle: tokenize(context) },
-    { method: 'POST', path: '/detokenize', handle: detokenize(context) },
-    { method: 'GET', path: '/health', handle: health },
-    { method: 'GET', path: '/ready', handle: ready(context) },
-    { method: 'GET', path: '/metrics', handle: showMetrics(context.metrics) },
-  ];
-}
+import type { Route } from './route.ts';
+import { routeTable } from './routes/table.ts';
 
 export function createApp(context: ServerContext): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
@@ -56,9 +19,9 @@ export function createApp(context: ServerContext): Hono<AppEnv> {
   app.use(accessLog(context.logger));
   app.use(countFailures(context));
   app.use(checkOrigins(context.gate.origins));
-  app.use(requireKey(context.gate.keys, publicPaths(context)));
+  const table = routeTable(context);
+  app.use(requireKey(context.gate.keys, publicPaths(table)));
   app.onError(errorHandler(context.logger));
-  const table = routes(context);
   for (const { method, path, handle } of table) app.on(method, path, handle);
   for (const path of new Set(table.map((route) => route.path))) {
     const methods = table.filter((route) => route.path === path).map((route) => route.method);
@@ -72,8 +35,8 @@ export function createApp(context: ServerContext): Hono<AppEnv> {
 }
 
 /** What needs no key. */
-function publicPaths({ config }: ServerContext): ReadonlySet<string> {
-  return new Set(['/health', '/ready', ...(config.metrics.public ? ['/metrics'] : [])]);
+function publicPaths(table: readonly Route[]): ReadonlySet<string> {
+  return new Set(table.flatMap(({ path, isPublic }) => (isPublic === true ? [path] : [])));
 }
 
 function refuseMethod(methods: readonly string[]) {

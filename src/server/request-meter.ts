@@ -4,6 +4,7 @@ import type { PruningReport } from '../runtime/protocol.ts';
 import type { AppEnv, ServerContext } from './context.ts';
 import type { GenerationEvent, GenerationJob } from './generation-job.ts';
 import type { Metrics } from './metrics.ts';
+import { PROBES } from './probes.ts';
 import type { RequestRecord } from './request-record.ts';
 
 type End = Extract<GenerationEvent, { type: 'end' }>;
@@ -76,10 +77,10 @@ export class RequestMeter {
   }
 }
 
-/** What machines ask over and over; not being ready is their answer and no failure. */
-const PROBES: ReadonlySet<string> = new Set(['/health', '/ready', '/metrics']);
-
-/** Counts requests that ended with an error, or because their client left before all was said. */
+/**
+ * Counts requests that ended with an error, or because their client left before all was said. To a probe, not being ready
+ * is an answer.
+ */
 export function countFailures(context: ServerContext): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     const record = c.get('record');

@@ -1,10 +1,18 @@
 /** Request fields that several routes share: their types, ranges and what "off" looks like. */
 import { z } from 'zod';
+import { pruningField } from './pruning.ts';
 
 /** Clients often send null for what they leave out: an absent field and null mean the same. */
 const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
 
 const tokenId = z.int().min(0);
+
+/** Refused by name where requests are checked; the OpenAPI document shows what passes. */
+export const onlyOff = (...values: unknown[]) =>
+  z
+    .unknown()
+    .optional()
+    .meta({ enum: [...values, null] });
 
 /** Counts and ids that any generation route takes, with OpenAI's ranges, then vLLM's where OpenAI has none. */
 export const samplingFields = {
@@ -41,24 +49,24 @@ export const samplingFields = {
       .min(1)
       .max(2 ** 31 - 1),
   ),
-  pruning: z.unknown().optional(),
-  speculative: z.unknown().optional(),
+  pruning: pruningField.optional(),
+  speculative: onlyOff(false),
 };
 
 export type SamplingFields = z.infer<z.ZodObject<typeof samplingFields>>;
 
 /** Fields that routes recognise only to refuse, or to accept at their "off" value. */
 export const refusedFields = {
-  best_of: z.unknown().optional(),
-  audio: z.unknown().optional(),
-  modalities: z.unknown().optional(),
-  functions: z.unknown().optional(),
-  function_call: z.unknown().optional(),
-  background: z.unknown().optional(),
+  best_of: onlyOff(1),
+  audio: onlyOff(),
+  modalities: onlyOff(['text']),
+  functions: onlyOff(),
+  function_call: onlyOff(),
+  background: onlyOff(false),
   tools: z.unknown().optional(),
   tool_choice: z.unknown().optional(),
   response_format: z.unknown().optional(),
-  suffix: z.unknown().optional(),
+  suffix: onlyOff(''),
 };
 
 export type RefusedFields = z.infer<z.ZodObject<typeof refusedFields>>;

@@ -54,10 +54,22 @@ function checked<T>(find: (value: unknown) => ListMistake | null) {
   });
 }
 
-export const promptField = checked<PromptField>(findMistake);
+/** For the OpenAPI document: what the checks above let pass. */
+const idsSchema = { type: 'array', items: { type: 'integer', minimum: 0 } } as const;
+const listSchema = (items: object) => ({ type: 'array', items, minItems: 1, maxItems: MAX_PROMPTS });
+
+export const promptField = checked<PromptField>(findMistake).meta({
+  description: 'text or token ids, or a list of either; each prompt has its own choices',
+  anyOf: [
+    { type: 'string' },
+    listSchema({ type: 'string' }),
+    { ...idsSchema, minItems: 1 },
+    listSchema({ ...idsSchema, minItems: 1 }),
+  ],
+});
 
 export const tokenList = checked<number[]>((value) =>
   Array.isArray(value)
     ? findBadId(value, [])
     : { path: [], message: `expected a list of token ids, got ${describe(value)}` },
-);
+).meta(idsSchema);

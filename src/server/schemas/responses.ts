@@ -1,6 +1,6 @@
 /** The body of `POST /v1/responses`; other fields are accepted and named in a reply header. */
 import { z } from 'zod';
-import { samplingFields } from './fields.ts';
+import { onlyOff, samplingFields } from './fields.ts';
 import { responseInput } from './response-items.ts';
 
 /** What OpenAI lets one ask for beside the response; all but the first concern what never occurs here. */
@@ -41,10 +41,10 @@ export const responseBody = z.object({
   tool_choice: z.unknown().optional(),
   parallel_tool_calls: z.boolean().nullish(),
   truncation: z.enum(['auto', 'disabled']).nullish(),
-  background: z.unknown().optional(),
-  conversation: z.unknown().optional(),
-  prompt: z.unknown().optional(),
-  context_management: z.unknown().optional(),
+  background: onlyOff(false),
+  conversation: onlyOff(),
+  prompt: onlyOff(),
+  context_management: onlyOff(),
 });
 
 export type ResponseBody = z.infer<typeof responseBody>;
