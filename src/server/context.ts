@@ -5,6 +5,7 @@ import type { Logger } from '../log.ts';
 import type { Presets } from '../policies/index.ts';
 import { Admissions } from './admission.ts';
 import { Gate } from './gate.ts';
+import { ImageSource } from './images/image-source.ts';
 import { Metrics } from './metrics.ts';
 import type { ModelPool } from './model-pool.ts';
 import type { RequestRecord } from './request-record.ts';
@@ -24,6 +25,7 @@ export interface ServerContext extends ServerOptions {
   readonly admissions: Admissions;
   /** Who may call. */
   readonly gate: Gate;
+  readonly images: ImageSource;
   readonly metrics: Metrics;
   /** Responses that can be continued. */
   readonly responses: ResponseMemory;
@@ -36,6 +38,7 @@ export function createServerContext(options: ServerOptions): ServerContext {
     ...options,
     admissions: new Admissions(config),
     gate: new Gate(config, logger),
+    images: new ImageSource(config),
     metrics: new Metrics({ models, compat: config.metrics.compat }),
     responses: new ResponseStore(config.responses.max_bytes),
   };

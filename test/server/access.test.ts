@@ -60,7 +60,7 @@ describe('keys', () => {
     bearer('undefined'),
     { 'sec-websocket-protocol': `openai-insecure-api-key.${KEY}` },
   ])('%j does not', async (headers) => {
-    const response = await server.post(CHAT, { messages }, headers as Record<string, string>);
+    const response = await server.post(CHAT, { messages }, headers);
     expect(response.headers.get('www-authenticate')).toBe('Bearer');
     expect(await expectRefusal(response, 401, 'invalid_api_key')).not.toContain('sk-');
   });

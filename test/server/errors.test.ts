@@ -130,8 +130,21 @@ describe('unsupported: 400 naming the field', () => {
 
   test.each([
     [
-      [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }],
+      [
+        {
+          role: 'user',
+          content: [{ type: 'image_url', image_url: { url: 'data:image/gif;base64,R0lGODlh' } }],
+        },
+      ],
       'messages[0].content[0].type',
+    ],
+    [
+      [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'file:///etc/passwd' } }] }],
+      'messages[0].content[0].image_url.url',
+    ],
+    [
+      [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'https://example.org/x.png' } }] }],
+      'messages[0].content[0].image_url.url',
     ],
     [[...hello, { role: 'tool', content: 'x', tool_call_id: 'y' }], 'messages[1].role'],
   ])('%j', async (messages, param) => {

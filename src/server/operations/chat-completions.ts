@@ -4,6 +4,7 @@ import type { ChatMessage } from '../../text/chat-template.ts';
 import { encodeChat } from '../../text/encode-chat.ts';
 import type { GeneratedToken } from '../choice-text.ts';
 import type { ServerContext } from '../context.ts';
+import { checkMessageImages } from '../images/check-images.ts';
 import { checkTextLength, createJob } from '../job.ts';
 import { chatLogprobs } from '../logprobs.ts';
 import type { TokenNames } from '../logprobs.ts';
@@ -34,6 +35,7 @@ async function prepare(
   const model = await context.models.acquire(fields.model, call);
   refuseFields(fields);
   refuseSpeculative(fields);
+  checkMessageImages(fields.messages, context.images);
   const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader });
   const { maxTokens, maxTokensParam } = readMaxTokens(fields);
   const promptIds = encodeChat(model.tokenizer, model.template, toTemplateMessages(fields.messages), {

@@ -9,6 +9,7 @@ import { parseFields } from '../operation.ts';
 import type { Call, Generation, Operation, SseFraming } from '../operation.ts';
 import { choosePruning } from '../pruning.ts';
 import { refuseFields, refuseSpeculative } from '../refusals.ts';
+import { checkInputImages } from '../images/check-images.ts';
 import { toMessages } from '../responses/conversation.ts';
 import { placedItems, readConversation } from '../responses/input.ts';
 import { responseReply } from '../responses/reply.ts';
@@ -39,6 +40,7 @@ async function prepare(
   const { fields, ignoredFields } = parseFields(responseBody, body);
   const model = await context.models.acquire(fields.model, call);
   refuse(fields);
+  checkInputImages(fields.input ?? [], context.images);
   const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader });
   const logprobs = readLogprobs(fields);
   const conversation = readConversation(fields, memory, call.client);

@@ -5,6 +5,7 @@ import { nameIgnoredFields, readBody } from '../body.ts';
 import { callOf } from '../call.ts';
 import type { AppContext, ServerContext } from '../context.ts';
 import { parseFields } from '../operation.ts';
+import { checkMessageImages } from '../images/check-images.ts';
 import { toTemplateMessages } from '../operations/chat-completions.ts';
 import { detokenizeBody, tokenizeBody } from '../schemas/bodies.ts';
 
@@ -21,6 +22,7 @@ export function tokenize(context: ServerContext) {
         param: 'prompt',
       });
     }
+    if (messages) checkMessageImages(messages, context.images);
     const tokens = messages
       ? encodeChat(model.tokenizer, model.template, toTemplateMessages(messages))
       : model.tokenizer.encode(required(prompt));

@@ -3,10 +3,15 @@ import { z } from 'zod';
 
 const textPart = z.object({ type: z.literal('text'), text: z.string() });
 
-/** Parts that OpenAI defines and that no loaded model can read yet: known here so that the refusal can name them. */
-const mediaPart = z.object({ type: z.enum(['image_url', 'input_audio', 'file', 'video_url', 'audio_url']) });
+const imagePart = z.object({
+  type: z.literal('image_url'),
+  image_url: z.object({ url: z.string(), detail: z.string().nullish() }),
+});
 
-const contentPart = z.discriminatedUnion('type', [textPart, mediaPart], {
+/** Parts that OpenAI defines and that no loaded model can read yet: known here so that the refusal can name them. */
+const mediaPart = z.object({ type: z.enum(['input_audio', 'file', 'video_url', 'audio_url']) });
+
+const contentPart = z.discriminatedUnion('type', [textPart, imagePart, mediaPart], {
   error: 'expected a content part with type "text"',
 });
 
