@@ -28,15 +28,44 @@ export interface ChatOptions {
   readonly kwargs?: Readonly<Record<string, unknown>>;
 }
 
+/** Is looked for in what a template renders. */
+const PROBE = 'coppice-probe';
+const PROBE_TOOL = {
+  type: 'function',
+  function: { name: PROBE, description: '', parameters: { type: 'object', properties: {} } },
+};
+
+const PROBE_CALLS = [
+  {
+    role: 'assistant',
+    content: '',
+    tool_calls: ['probe0001', 'probe0002'].map((id) => ({
+      id,
+      type: 'function',
+      function: { name: PROBE, arguments: {} },
+    })),
+  },
+  { role: 'tool', tool_call_id: 'probe0001', name: PROBE, content: 'x' },
+  { role: 'tool', tool_call_id: 'probe0002', name: PROBE, content: 'x' },
+];
+
 type Compiled = { readonly template: Template } | { readonly problem: string };
 
 const chatTemplateFileSchema = z.object({ chat_template: tokenizerConfigSchema.shape.chat_template });
 
 export class ChatTemplate {
+  /** What its authors wrote, all templates of the model: says which markers the model knows. */
+  readonly source: string;
   /** Whether a message's content may be a list of parts. */
   readonly takesParts: boolean;
   /** Whether it may be nothing else. */
   readonly needsParts: boolean;
+  /** Whether it tells the model of `tools`. */
+  readonly takesTools: boolean;
+  /** Whether one turn of the model may hold several calls; false where calls cannot be shown at all. */
+  readonly takesSeveralCalls: boolean;
+  /** Whether a conversation may begin with a message of the role `system`. */
+  readonly takesSystem: boolean;
   readonly #default: Compiled;
   readonly #withTools: Compiled;
   readonly #variables: Readonly<Record<string, unknown>>;
@@ -44,10 +73,16 @@ export class ChatTemplate {
   /** `templates`: sources by name; `default` is the one used, `tool_use` where there are tools. */
   constructor(templates: Readonly<Record<string, string>>, variables: Readonly<Record<string, unknown>>) {
     this.#variables = variables;
+    this.source = Object.values(templates).join('\n');
     this.#default = compile(templates.default ?? Object.values(templates)[0]);
     this.#withTools = templates.tool_use === undefined ? this.#default : compile(templates.tool_use);
-    this.takesParts = this.#shows([{ type: 'text', text: 'coppice-probe' }]);
-    this.needsParts = this.takesParts && !this.#shows('coppice-probe');
+    this.takesParts = this.#shows([{ type: 'text', text: PROBE }]);
+    this.needsParts = this.takesParts && !this.#shows(PROBE);
+    const probe = this.needsParts ? [{ type: 'text', text: PROBE }] : PROBE;
+    const user = { role: 'user', content: this.needsParts ? [{ type: 'text', text: 'x' }] : 'x' };
+    this.takesTools = this.#renders([user], [PROBE_TOOL]);
+    this.takesSeveralCalls = this.#renders([user, ...PROBE_CALLS], [PROBE_TOOL]);
+    this.takesSystem = this.#renders([{ role: 'system', content: probe }, user]);
   }
 
   /**
@@ -98,11 +133,19 @@ export class ChatTemplate {
 
   /** Tries the content: no other sign tells what a template expects. A list printed as such is not understood. */
   #shows(content: string | readonly ContentPart[]): boolean {
+    const rendered = this.#tryToRender([{ role: 'user', content }]);
+    return rendered.includes(PROBE) && !rendered.includes('"type"');
+  }
+
+  #renders(messages: readonly ChatMessage[], tools: readonly unknown[] | null = null): boolean {
+    return this.#tryToRender(messages, tools).includes(PROBE);
+  }
+
+  #tryToRender(messages: readonly ChatMessage[], tools: readonly unknown[] | null = null): string {
     try {
-      const rendered = this.render([{ role: 'user', content }]);
-      return rendered.includes('coppice-probe') && !rendered.includes('"type"');
+      return this.render(messages, { tools });
     } catch {
-      return false;
+      return '';
     }
   }
 }

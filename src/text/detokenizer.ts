@@ -15,6 +15,7 @@ const CHARACTER_BYTES = 4;
  */
 export class Detokenizer {
   readonly #tokenizer: Tokenizer;
+  readonly #shownIds: ReadonlySet<number>;
   #window: number[];
   /** Ids of the window whose text is out. */
   #numReleased: number;
@@ -24,9 +25,15 @@ export class Detokenizer {
   /**
    * @param precedingIds prompt that the completion goes on from; only its tail is read. Text after a control token
    * begins anew, so that a reply after `[/INST]` starts without the space that decoders strip from a text's start.
+   * @param shownIds control tokens whose text is wanted, because what they frame is read from the text.
    */
-  constructor(tokenizer: Tokenizer, precedingIds: ArrayLike<number> = []) {
+  constructor(
+    tokenizer: Tokenizer,
+    precedingIds: ArrayLike<number> = [],
+    shownIds: ReadonlySet<number> = new Set(),
+  ) {
     this.#tokenizer = tokenizer;
+    this.#shownIds = shownIds;
     this.#window = promptTail(tokenizer, precedingIds);
     const { numTokens, finishedText } = unfinishedEnd(tokenizer, this.#window);
     this.#numReleased = this.#window.length - numTokens;
@@ -35,9 +42,10 @@ export class Detokenizer {
 
   /**
    * The text that is certain now, or ''. A U+FFFD at the end waits for the next token: it may become a character.
-   * Control tokens, and ids of the head's padding rows that have no token, add no text.
+   * Control tokens that are not shown, and ids of the head's padding rows that have no token, add no text.
    */
   push(id: number): string {
+    if (this.#shownIds.has(id)) return this.flush() + this.#tokenizer.tokenText(id);
     if (this.#tokenizer.specialIds.has(id) || !this.#tokenizer.has(id)) return '';
     this.#window.push(id);
     const text = this.#tokenizer.decode(this.#window);

@@ -130,6 +130,16 @@ export class Tokenizer {
     return this.#decoder === null ? tokens.join(' ') : decodeStages(this.#decoder, tokens);
   }
 
+  /** Of these texts, those that are control tokens: their ids. */
+  controlTokenIds(texts: readonly string[]): Map<string, number> {
+    const ids = new Map<string, number>();
+    for (const id of this.specialIds) {
+      const text = this.#addedTexts.get(id);
+      if (text !== undefined && texts.includes(text)) ids.set(text, id);
+    }
+    return ids;
+  }
+
   has(id: number): boolean {
     return this.#token(id) !== undefined;
   }

@@ -76,6 +76,18 @@ describe.each(['gpt2', 'mistral-7b-v0.3', 'stories260K'])('any text with %s', (n
 });
 
 describe('detokenizer', () => {
+  it('shows control tokens that are asked for, and none else', () => {
+    const tokenizer = loadTokenizer('mistral-7b-v0.3');
+    const ids = tokenizer.controlTokenIds(['[TOOL_CALLS]', 'call']);
+    expect([...ids.keys()]).toEqual(['[TOOL_CALLS]']);
+    const marker = ids.get('[TOOL_CALLS]')!;
+    const other = tokenizer.controlTokenIds(['[/INST]']).get('[/INST]')!;
+    const detokenizer = new Detokenizer(tokenizer, [], new Set([marker]));
+    const completion = [...tokenizer.encodePlain('Well: é'), other, marker, ...tokenizer.encodePlain('[1]')];
+    const texts = completion.map((id) => detokenizer.push(id));
+    expect([...texts, detokenizer.flush()].join('')).toBe('Well: é[TOOL_CALLS][1]');
+  });
+
   it('reads the first token as the prompt demands', () => {
     const tokenizer = loadTokenizer('stories260K');
     const [bos, once, upon] = tokenizer.encode('Once upon') as [number, number, number];
