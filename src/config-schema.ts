@@ -51,13 +51,13 @@ const apiKey = z.custom<string>(
 
 /** As browsers write it: scheme, host, and a port other than the scheme's own. */
 function isOrigin(text: string): boolean {
-  if (!/^[a-z][a-z0-9+.-]*:\/\/[^\s/?#@]+$/.test(text) || !URL.canParse(text)) return false;
+  if (!/^[a-z][a-z0-9+.-]*:\/\/[^\s/?#@*]+$/.test(text) || !URL.canParse(text)) return false;
   return /^https?:/.test(text) ? new URL(text).origin === text : true;
 }
 
 /** A host as URLs spell it, with a port if that is not the scheme's own. */
 function isHost(text: string): boolean {
-  return /^[^\s/?#@\\]+$/.test(text) && URL.canParse(`https://${text}`);
+  return /^[^\s/?#@*\\]+$/.test(text) && URL.canParse(`https://${text}`);
 }
 
 const filePath = z.string().min(1).nullable().default(null);

@@ -6,6 +6,7 @@ import type { Logger } from '../log.ts';
 import { listen } from '../server/listen.ts';
 import type { Listener } from '../server/listen.ts';
 import { ModelPool } from '../server/model-pool.ts';
+import { isLoopback } from '../server/origins.ts';
 import { readPresets } from '../server/presets.ts';
 import { ServedModel } from '../server/served-model.ts';
 import { modelSources } from './load.ts';
@@ -46,6 +47,11 @@ async function serve(command: Command): Promise<void> {
   started.listener = await listen({ config, logger, models, presets });
   const { url } = started.listener;
   logger.info({ config: printableConfig(config), url }, 'listening');
+  if (config.api_keys.length === 0 && config.api_keys_file === null && !isLoopback(config.host))
+    logger.warn(
+      { host: config.host },
+      'no API keys are configured: whoever reaches this address may use the server',
+    );
   await models.load();
   process.stdout.write(`coppice is ready at ${url}\n`);
 }

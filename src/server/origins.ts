@@ -116,7 +116,8 @@ function allowedHeaders(asked: string): string {
   return [...ALLOWED_HEADERS, ...names.filter((name) => CLIENT_HEADER.test(name))].join(', ');
 }
 
-function isLoopback(host: string): boolean {
+/** Whether only this machine reaches a server on the host. */
+export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 

@@ -186,6 +186,55 @@ test('the configuration is frozen throughout', () => {
   expect(Object.isFrozen(config.log)).toBe(true);
 });
 
+test.each([
+  'example.org',
+  'https://example.org/path',
+  'https://example.org?x',
+  'https://user@example.org',
+  'https://example.org:443',
+  'https://Example.org',
+  'https://*.example.org',
+  'https://a b',
+  'http://[::1]:80',
+  'null',
+  '',
+])('no origin: %j', (origin) => {
+  const sources = { file: file({ cors: { origins: [origin] } }) };
+  expect(failure(() => loadConfig(sources)).param).toBe('cors.origins[0]');
+});
+
+test.each(['*', 'http://localhost:3000', 'https://example.org:8443', 'http://[::1]:81', 'app://obsidian.md'])(
+  'an origin: %j',
+  (origin) => {
+    const sources = { file: file({ cors: { origins: [origin] } }) };
+    expect(loadConfig(sources).cors.origins).toEqual([origin]);
+  },
+);
+
+test.each([
+  'a b',
+  '*.example.org',
+  'example.org/x',
+  'user@example.org',
+  'http://example.org',
+  '',
+  'example.org:99999',
+])('no host: %j', (host) => {
+  const sources = { file: file({ images: { allowed_hosts: [host] } }) };
+  expect(failure(() => loadConfig(sources)).param).toBe('images.allowed_hosts[0]');
+});
+
+test.each([
+  { api_keys: ['sk secret'] },
+  { api_keys: 'sk-secret' },
+  { api_keys: [['sk-secret']] },
+  { api_keys: ['a,sk-secret'] },
+])('a message about keys holds none: %j', (content) => {
+  const error = failure(() => loadConfig({ file: file(content) }));
+  expect(error.message).toMatch(/^configuration key api_keys/);
+  expect(error.message).not.toMatch(/secret/);
+});
+
 describe('errors name the key and its source', () => {
   test.each([
     [{ flags: { port: 'x' } }, /port: expected number, got "x" \(flag --port\)/, 'port'],
@@ -201,6 +250,16 @@ describe('errors name the key and its source', () => {
       { flags: { 'metrics.compat': 'vllm, tgi' } },
       /metrics\.compat\[1\]: .*"vllm".*"tgi" \(flag --metrics-compat\)/,
       'metrics.compat[1]',
+    ],
+    [
+      { flags: { 'cors.origins': 'https://example.org,https://example.org/' } },
+      /cors\.origins\[1\]: expected an origin without a path/,
+      'cors.origins[1]',
+    ],
+    [
+      { flags: { 'images.allowed_hosts': 'https://a.org' } },
+      /expected a host such as/,
+      'images.allowed_hosts[0]',
     ],
     [{ env: { COPPICE_TYPO: '1' } }, /unknown configuration key.*COPPICE_TYPO/, null],
   ])('%j', (sources, message, param) => {
