@@ -1,4 +1,4 @@
-/** Runs one HTTP request's prompts and choices on the engine and yields their text as it becomes certain. */
+/** Runs one request's prompts and choices on the engine and yields their text as it becomes certain. */
 import { AppError, invariant } from '../errors.ts';
 import type { GenerationRequest } from '../runtime/protocol.ts';
 import { ClientGoneError } from './generation-job.ts';
@@ -8,6 +8,12 @@ import type { OnToken } from './generation-run.ts';
 import { merge } from './merge.ts';
 import type { LoadedModel } from './model.ts';
 
+export interface GenerateOptions {
+  readonly onToken?: OnToken;
+  /** Once aborted, every choice ends with reason `stop`. */
+  readonly stopSignal?: AbortSignal | undefined;
+}
+
 /**
  * Leaving the generator early, or aborting the signal, cancels everything on the engine.
  * @throws AppError as the engine's error events say, `timeout`; ClientGoneError once the signal is aborted
@@ -16,7 +22,7 @@ export async function* generate(
   model: LoadedModel,
   job: GenerationJob,
   clientSignal: AbortSignal,
-  onToken: OnToken = () => undefined,
+  { onToken = () => undefined, stopSignal }: GenerateOptions = {},
 ): AsyncGenerator<GenerationEvent, void, void> {
   const abort = new AbortController();
   const onClientGone = () => {
@@ -36,6 +42,13 @@ export async function* generate(
         }, job.maxTimeMs);
   const requests = job.prompts.map((_, i) => engineRequest(job, i));
   const run = new GenerationRun(model, job, requests, onToken);
+  const stop = () => {
+    for (const { id, numChoices } of requests)
+      for (let choice = 0; choice < numChoices; choice++) model.engine.stopChoice(id, choice);
+  };
+  stopSignal?.addEventListener('abort', stop);
+  // The engine hears of the requests when the loop below asks for their first events.
+  if (stopSignal?.aborted === true) setImmediate(stop);
   try {
     const sources = requests.map((request) => model.engine.generate(request, abort.signal));
     for await (const [prompt, event] of merge(sources, abort.signal)) yield* run.handle(prompt, event);
@@ -43,6 +56,7 @@ export async function* generate(
   } finally {
     clearTimeout(deadline);
     clientSignal.removeEventListener('abort', onClientGone);
+    stopSignal?.removeEventListener('abort', stop);
     abort.abort();
   }
 }

@@ -10,6 +10,8 @@ export interface Call {
   readonly requestId: string;
   /** Aborts when the client leaves. */
   readonly signal: AbortSignal;
+  /** Aborts when what there is so far shall do: every choice ends with reason `stop`, the reply as usual. */
+  readonly stopSignal?: AbortSignal;
   /** What the log line and the metrics will say of it. */
   readonly record: RequestRecord;
   /** Value of the header `x-coppice-pruning`. */
