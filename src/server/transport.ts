@@ -30,6 +30,9 @@ const TIMEOUTS: Timeouts = {
 
 const MAX_HEADERS = 100;
 
+/** For a client to read its error before the connection goes. */
+const LINGER_MS = 1000;
+
 export interface Transport {
   readonly server: Server;
   readonly scheme: 'http' | 'https';
@@ -58,7 +61,7 @@ export function createTransport(
       reply !== undefined && !reply.writableFinished && (reply.headersSent || reply.req.complete);
     // In the middle of another reply an error would be read as a part of that.
     if (isBusy || !socket.writable || error.code === 'ECONNRESET') socket.destroy();
-    else socket.end(rawReply(transportError(error.code)));
+    else endWithError(socket, transportError(error.code));
   });
   return transport;
 }
@@ -95,6 +98,19 @@ function refuseHeaders(incoming: IncomingMessage, outgoing: ServerResponse): voi
     connection: 'close',
   });
   outgoing.end(body);
+}
+
+/** Sends an error where there is no request to answer, and ends the connection even if the other side keeps its half. */
+export function endWithError(
+  socket: Duplex,
+  error: AppError,
+  headers: readonly (readonly [string, string])[] = [],
+): void {
+  socket.end(rawReply(error, headers));
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS).unref();
+  socket.once('close', () => {
+    clearTimeout(timer);
+  });
 }
 
 /** A whole reply for a socket that no request came from; the connection ends with it. */

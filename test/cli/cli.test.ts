@@ -122,6 +122,8 @@ describe('mistakes: one line, exit code 1, no stack trace', () => {
       ['serve', '--policies-duo-attention-pattern', '/no/such'],
       /DuoAttention pattern in \/no\/such, got none/,
     ],
+    [['serve', '--port', '0', '--api-keys-file', '/no/such'], /api_keys_file \/no\/such: ENOENT/],
+    [['serve', '--port', '0', '--tls-cert-file', '/no/such'], /tls\.key_file: expected a file beside/],
     [['pull'], /missing required argument 'id'/],
     [['pull', 'not an id'], /not an id/],
   ])('%j', expectMistake);
@@ -283,6 +285,23 @@ describe('serve', () => {
     expect(output.stdout).toBe(`coppice is ready at ${url}\n`);
     child.kill('SIGINT');
     expect(await exit).toBe(0);
+  });
+
+  test('keys are asked for and stay out of the output', async () => {
+    const file = join(folder, 'keys.txt');
+    writeFileSync(file, '# ours\nsk-from-file\n');
+    const { url, output, child, exit } = await serve(['--api-keys-file', file, '--log-level', 'trace'], {
+      COPPICE_API_KEYS: 'sk-from-environment',
+    });
+    const status = async (key: string) =>
+      (await fetch(`${url}/v1/models`, { headers: { authorization: `Bearer ${key}` } })).status;
+    expect(await Promise.all(['sk-from-file', 'sk-from-environment', 'sk-other'].map(status))).toEqual([
+      200, 200, 401,
+    ]);
+    expect((await fetch(`${url}/ready`)).status).toBe(200);
+    child.kill('SIGTERM');
+    expect(await exit).toBe(0);
+    expect(output.stdout + output.stderr).not.toContain('sk-');
   });
 
   test('SIGTERM lets running work end and refuses new work', async () => {

@@ -146,6 +146,22 @@ describe('slow senders', () => {
     expectError(await trickle(start, 'x'), 408, 'request_timeout');
   });
 
+  test('a client that keeps its half of the connection loses it', async () => {
+    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    socket.on('error', () => undefined);
+    socket.write('hello\r\n\r\n');
+    const [data] = (await once(socket, 'data')) as [Buffer];
+    expectError(data.toString(), 400, null);
+    const numConnections = () =>
+      new Promise((resolve) => {
+        transport.server.getConnections((_, count) => {
+          resolve(count);
+        });
+      });
+    await expect.poll(numConnections, { timeout: 30_000 }).toBe(0);
+    socket.destroy();
+  });
+
   test('a connection may rest between two requests for longer than that', async () => {
     const socket = connect(port, '127.0.0.1');
     for (let i = 0; i < 2; i++) {
