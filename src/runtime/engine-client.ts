@@ -239,8 +239,15 @@ class EngineClient implements Engine {
       return;
     }
     invariant(!this.#requests.has(request.id), `request id ${request.id} is in use`);
+    let isOver = false;
+    const cancel = (): void => {
+      if (!isOver && !queue.isComplete) this.#send({ type: 'cancel', id: request.id });
+      isOver = true;
+    };
+    // At once: a reader that has stalled would ask for the next event too late, or never.
     const abort = (): void => {
       queue.end();
+      cancel();
     };
     signal?.addEventListener('abort', abort, { once: true });
     this.#requests.set(request.id, queue);
@@ -250,7 +257,7 @@ class EngineClient implements Engine {
     } finally {
       signal?.removeEventListener('abort', abort);
       this.#requests.delete(request.id);
-      if (!queue.isComplete) this.#send({ type: 'cancel', id: request.id });
+      cancel();
     }
   }
 

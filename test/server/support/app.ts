@@ -26,23 +26,27 @@ export interface TestServer {
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
 }
 
-function loadedDemo(engine: Engine, config: Config): LoadedModel {
+function loadedDemo(engine: Engine, config: Config, id: string): LoadedModel {
   const pruning = pruningSettings(readPresets(config.pruning), config.pruning, engine.model.shape);
-  return { ...readModel(DEMO_MODEL, 'coppice-recall'), engine, pruning };
+  return { ...readModel(DEMO_MODEL, id), engine, pruning };
 }
 
 /** Without an engine the model is loading for ever. */
-export function createContext(engine: Engine | null, flags: Record<string, string> = {}) {
+export function createContext(
+  engine: Engine | null,
+  flags: Record<string, string> = {},
+  id = 'coppice-recall',
+) {
   const stream = new PassThrough();
   const config = loadConfig({ flags });
   const source = {
-    id: 'coppice-recall',
+    id,
     loadsAtStart: true,
     unloadAfterMs: null,
     describe: () => describeModel({ modelDir: DEMO_MODEL }),
     load: () => new Promise<never>(() => undefined),
   };
-  const models = new ModelPool([new ServedModel(source, engine && loadedDemo(engine, config))]);
+  const models = new ModelPool([new ServedModel(source, engine && loadedDemo(engine, config, id))]);
   const presets = readPresets(config.pruning);
   const context = { config, models, presets, logger: createLogger({ level: config.log.level, stream }) };
   let text = '';

@@ -43,9 +43,10 @@ export async function startDemoEngine(options: Partial<StartOptions> = {}): Prom
 export async function startLiveServer(
   flags: Record<string, string> = {},
   given?: Engine,
+  modelId?: string,
 ): Promise<LiveServer> {
   const engine = given ?? (await startDemoEngine());
-  const { context, log } = createContext(engine, { port: '0', ...flags });
+  const { context, log } = createContext(engine, { port: '0', ...flags }, modelId);
   const listener = await listen(context);
   return {
     engine,
