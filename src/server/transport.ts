@@ -114,7 +114,7 @@ export function endWithError(
 }
 
 /** A whole reply for a socket that no request came from; the connection ends with it. */
-export function rawReply(error: AppError, headers: readonly (readonly [string, string])[] = []): string {
+function rawReply(error: AppError, headers: readonly (readonly [string, string])[] = []): string {
   const body = JSON.stringify({ error: error.toBody() });
   const lines = [
     `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status] ?? ''}`,

@@ -35,7 +35,7 @@ export function checkRemoteUrl(text: string, rules: UrlRules, param: string): UR
 }
 
 /** The host, where it is an address rather than a name. */
-export function addressOf(url: URL): string | null {
+function addressOf(url: URL): string | null {
   const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
   return isIP(host) === 0 ? null : host;
 }

@@ -9,7 +9,7 @@ import type { ServerContext } from '../context.ts';
 import { PRUNING_HEADER } from '../pruning.ts';
 import { countFailure } from '../request-meter.ts';
 import { RequestRecord } from '../request-record.ts';
-import { rawReply } from '../transport.ts';
+import { endWithError } from '../transport.ts';
 import { Connection } from './connection.ts';
 import type { ConnectionOptions } from './connection.ts';
 import { DIALECTS } from './dialect.ts';
@@ -35,8 +35,9 @@ export class WebSocketUpgrades {
       handleProtocols: chooseSubprotocol,
     });
     this.#sockets.on('wsClientError', (error, socket) => {
-      socket.end(
-        rawReply(new AppError('invalid_request', `expected a WebSocket handshake: ${error.message}`)),
+      endWithError(
+        socket,
+        new AppError('invalid_request', `expected a WebSocket handshake: ${error.message}`),
       );
     });
     server.on('upgrade', (request: IncomingMessage, _: unknown, head: Buffer) => {
@@ -112,7 +113,7 @@ export class WebSocketUpgrades {
     record.error = code ?? type;
     countFailure(this.#context, record);
     this.#context.logger.info({ method: 'WS', status: error.status, error: record.error }, 'request');
-    socket.end(rawReply(error, error.status === 401 ? [CHALLENGE] : []));
+    endWithError(socket, error, error.status === 401 ? [CHALLENGE] : []);
   }
 }
 
