@@ -307,9 +307,11 @@ describe('fetching', () => {
       outgoing.writeHead(206, { 'content-type': 'image/png' }).end(PNG),
     'packed bytes': (_, outgoing) =>
       outgoing.writeHead(200, { 'content-type': 'image/png', 'content-encoding': 'gzip' }).end(PNG),
-    'an announced size over the limit': (_, outgoing) => { outgoing
+    'an announced size over the limit': (_, outgoing) => {
+      outgoing
         .writeHead(200, { 'content-type': 'image/png', 'content-length': LIMIT_BYTES + 1 })
-        .flushHeaders(); },
+        .flushHeaders();
+    },
     'a body over the limit that never ends': (_, outgoing) => {
       outgoing.writeHead(200, { 'content-type': 'image/png' }).write(PNG);
       const timer = setInterval(() => outgoing.write(Buffer.alloc(500)), 1);
