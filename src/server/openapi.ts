@@ -4,8 +4,8 @@ import { z } from 'zod';
 import { errorLabel, errorStatus } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { ServerContext } from './context.ts';
-import { PRUNING_HEADER } from './pruning.ts';
 import type { NamedSchema, Route, RouteDescription } from './route.ts';
+import { modelField } from './schemas/fields.ts';
 import { presetNames, pruningField, pruningSchema } from './schemas/pruning.ts';
 import { errorReply } from './schemas/replies.ts';
 
@@ -24,7 +24,9 @@ const COMMON_ERRORS: readonly ErrorCode[] = [
 ];
 
 const ERROR: NamedSchema = { name: 'Error', schema: errorReply };
+/** What is valid here is known at run time only. */
 const PRUNING: NamedSchema = { name: 'Pruning', schema: pruningField };
+const MODEL: NamedSchema = { name: 'ModelName', schema: modelField };
 
 const REQUEST_ID = {
   'x-request-id': {
@@ -91,16 +93,16 @@ function operationObject(route: Route, path: string, context: ServerContext, has
 }
 
 function parameterObjects({ parameters = [] }: RouteDescription, path: string, { presets }: ServerContext) {
-  const own = parameters.map((parameter) => ({
+  const own = parameters.map(({ names, ...parameter }) => ({
     ...parameter,
     required: false,
-    schema: parameter.name === PRUNING_HEADER ? { enum: presetNames(presets) } : { type: 'string' },
+    schema: names === 'models' ? reference(MODEL) : { enum: presetNames(presets) },
   }));
   const ofPath = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
     name,
     in: 'path',
     required: true,
-    schema: { type: 'string', minLength: 1 },
+    schema: reference(MODEL),
   }));
   return [...ofPath, ...own];
 }
@@ -148,7 +150,7 @@ function uri(name: string): string {
   return `#/components/schemas/${name}`;
 }
 
-function componentSchemas(table: readonly Route[], { presets }: ServerContext): object {
+function componentSchemas(table: readonly Route[], { models, presets }: ServerContext): object {
   const registry = z.registry<{ id: string }>();
   const add = ({ name, schema }: NamedSchema) => registry.add(schema, { id: name });
   for (const { about } of table) {
@@ -158,11 +160,16 @@ function componentSchemas(table: readonly Route[], { presets }: ServerContext): 
   }
   add(ERROR);
   add(PRUNING);
+  add(MODEL);
   const { schemas } = z.toJSONSchema(registry, { io: 'input', uri });
   // Ids and dialects of their own would change what references mean.
   for (const schema of Object.values(schemas)) {
     delete schema.$id;
     delete schema.$schema;
   }
-  return { ...schemas, [PRUNING.name]: pruningSchema(presets) };
+  return {
+    ...schemas,
+    [PRUNING.name]: pruningSchema(presets),
+    [MODEL.name]: { enum: models.models.map(({ id }) => id) },
+  };
 }

@@ -18,7 +18,7 @@ export interface RouteDescription {
   readonly summary: string;
   /** The fields of a JSON body that are read; others are accepted. */
   readonly request?: NamedSchema;
-  /** Header parameters and those of the query, all optional; a path's own follow from the path. */
+  /** Header parameters and those of the query, all optional; a path's own is the name of a model. */
   readonly parameters?: readonly Parameter[];
   readonly reply: Reply;
   /** What each event of a streamed reply holds. */
@@ -41,5 +41,7 @@ type Reply =
 interface Parameter {
   readonly name: string;
   readonly in: 'query' | 'header';
+  /** What its value is a name of. */
+  readonly names: 'models' | 'presets';
   readonly description: string;
 }

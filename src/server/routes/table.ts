@@ -119,7 +119,7 @@ function generating(
     handle: generateRoute(context, operation),
     about: {
       ...about,
-      parameters: [{ name: PRUNING_HEADER, in: 'header', description }],
+      parameters: [{ name: PRUNING_HEADER, in: 'header', names: 'presets', description }],
       errors: [...GENERATION_ERRORS, ...errors],
     },
   };
@@ -185,7 +185,9 @@ function listingRoutes(context: ServerContext): Route[] {
       about: {
         operationId: 'listPolicies',
         summary: 'What requests can leave out: policies with their options, and presets',
-        parameters: [{ name: 'model', in: 'query', description: 'the model that is to run them' }],
+        parameters: [
+          { name: 'model', in: 'query', names: 'models', description: 'the model that is to run them' },
+        ],
         reply: { name: 'PolicyList', schema: policyList, description: 'Policies and presets' },
         errors: MODEL_ERRORS,
       },

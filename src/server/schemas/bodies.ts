@@ -1,7 +1,7 @@
 /** One schema a route: the fields that it reads. Others are accepted and named in a reply header. */
 import { z } from 'zod';
 import { chatMessages } from './chat-messages.ts';
-import { refusedFields, samplingFields } from './fields.ts';
+import { modelField, refusedFields, samplingFields } from './fields.ts';
 import { promptField, tokenList } from './prompts.ts';
 
 export const chatCompletionBody = z.object({
@@ -27,9 +27,9 @@ export const completionBody = z.object({
 
 /** One of `prompt` and `messages`; the route checks that. */
 export const tokenizeBody = z.object({
-  model: z.string().nullish(),
+  model: modelField.nullish(),
   prompt: z.string().nullish(),
   messages: chatMessages.nullish(),
 });
 
-export const detokenizeBody = z.object({ model: z.string().nullish(), tokens: tokenList });
+export const detokenizeBody = z.object({ model: modelField.nullish(), tokens: tokenList });

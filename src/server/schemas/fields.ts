@@ -7,6 +7,9 @@ const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
 
 const tokenId = z.int().min(0);
 
+/** A model's name; which names there are is known with the models. */
+export const modelField = z.string();
+
 /** Refused by name where requests are checked; the OpenAPI document shows what passes. */
 export const onlyOff = (...values: unknown[]) =>
   z
@@ -16,7 +19,7 @@ export const onlyOff = (...values: unknown[]) =>
 
 /** Counts and ids that any generation route takes, with OpenAI's ranges, then vLLM's where OpenAI has none. */
 export const samplingFields = {
-  model: optional(z.string()),
+  model: optional(modelField),
   stream: optional(z.boolean()),
   stream_options: optional(z.object({ include_usage: optional(z.boolean()) })),
   n: optional(z.int().min(1).max(128)),

@@ -55,7 +55,10 @@ function checked<T>(find: (value: unknown) => ListMistake | null) {
 }
 
 /** For the OpenAPI document: what the checks above let pass. */
-const idsSchema = { type: 'array', items: { type: 'integer', minimum: 0 } } as const;
+const idsSchema = {
+  type: 'array',
+  items: { type: 'integer', minimum: 0, maximum: Number.MAX_SAFE_INTEGER },
+} as const;
 const listSchema = (items: object) => ({ type: 'array', items, minItems: 1, maxItems: MAX_PROMPTS });
 
 export const promptField = checked<PromptField>(findMistake).meta({

@@ -29,8 +29,8 @@ const kvReport = z.object({
 
 const layersReport = z.object({
   policy: z.string(),
-  dropped_attention: z.array(count),
-  dropped_mlp: z.array(count),
+  dropped_attention: count,
+  dropped_mlp: count,
   masked_heads: count,
 });
 
