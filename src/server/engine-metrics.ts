@@ -40,7 +40,11 @@ const usageRatio: Read = ({ kvBytes, kvLimitBytes }) => kvBytes / kvLimitBytes;
 
 export function addEngineMetrics(registry: Registry, models: Models): void {
   for (const gauge of [
-    ['coppice_requests_running', 'Choices that are being computed.', ({ running }) => running],
+    [
+      'coppice_requests_running',
+      'Choices that have a place, those of slow readers included until others need it.',
+      ({ running }) => running,
+    ],
     ['coppice_requests_waiting', 'Choices that wait for their turn.', ({ waiting }) => waiting],
     ['coppice_prefix_cache_bytes', 'Bytes kept for prompts to come.', (stats) => stats.prefixCacheBytes],
     ['coppice_kv_bytes_limit', 'Bytes of KV, kept prefixes included.', (stats) => stats.kvLimitBytes],
@@ -59,7 +63,11 @@ export function addEngineMetrics(registry: Registry, models: Models): void {
     },
   });
   for (const counter of [
-    ['coppice_preemptions_total', 'Choices that gave their KV back to others.', (stats) => stats.preemptions],
+    [
+      'coppice_preemptions_total',
+      'Choices that gave their place or KV to others.',
+      (stats) => stats.preemptions,
+    ],
     ['coppice_prefix_cache_queries_total', 'Prompt tokens that were started.', (stats) => stats.promptTokens],
     [
       'coppice_prefix_cache_hits_total',
