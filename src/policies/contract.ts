@@ -77,16 +77,14 @@ export interface HeadEntries {
   readonly numLayers: number;
   readonly head: number;
   readonly length: number;
-  /** Query heads that read this KV head. */
-  readonly groupSize: number;
   /** [length] */
   readonly positions: Int32Array;
   /** The first so many and the last so many are kept whatever the policy says; both lie inside the budget. */
   readonly numSinks: number;
   readonly numRecent: number;
   /**
-   * [groupSize, length] probability that each query head gave to each entry, summed over the observed rows (for
-   * `repeated`: the maximum).
+   * [length] probability that the query heads which read this KV head gave to each entry, summed over them and over the
+   * observed rows (for `repeated`: the maximum over both).
    */
   attention(): Float32Array;
   /** [length] as {@link attention}, averaged over all query heads of the layer. */

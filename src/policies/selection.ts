@@ -55,15 +55,3 @@ export function topEntries(
     budget,
   );
 }
-
-/** Means over the rows of a [rows, width] array. */
-export function meanOverRows(values: Float32Array, width: number): Float32Array {
-  const numRows = values.length / width;
-  const means = new Float32Array(width);
-  for (let i = 0; i < width; i++) {
-    let sum = 0;
-    for (let row = 0; row < numRows; row++) sum += values[row * width + i] ?? 0;
-    means[i] = sum / numRows;
-  }
-  return means;
-}

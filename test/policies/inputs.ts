@@ -77,17 +77,16 @@ interface MadeEntries {
 export function headEntries(limits: { sink: number; recent: number }): fc.Arbitrary<MadeEntries> {
   const sizes = fc.record({
     length: fc.integer({ min: 1, max: 90 }),
-    groupSize: fc.integer({ min: 1, max: 3 }),
     numSinks: fc.integer({ min: 0, max: limits.sink }),
     numRecent: fc.integer({ min: 0, max: limits.recent }),
     head: fc.nat({ max: 3 }),
     layer: fc.nat({ max: 5 }),
   });
-  return sizes.chain(({ length, groupSize, ...rest }) =>
+  return sizes.chain(({ length, ...rest }) =>
     fc
       .tuple(
         positions(length),
-        scores(groupSize * length),
+        scores(length),
         scores(length),
         scores(length),
         scores(length),
@@ -102,7 +101,6 @@ export function headEntries(limits: { sink: number; recent: number }): fc.Arbitr
           numLayers: 6,
           head: rest.head,
           length,
-          groupSize,
           positions: places,
           numSinks,
           numRecent: Math.min(rest.numRecent, length - numSinks),
@@ -126,7 +124,6 @@ export function plainEntries(length: number, given: Partial<HeadEntries> = {}): 
     numLayers: 6,
     head: 0,
     length,
-    groupSize: 1,
     positions: Int32Array.from({ length }, (_, i) => i),
     numSinks: 0,
     numRecent: 0,

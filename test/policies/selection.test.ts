@@ -3,14 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import {
-  keptEntries,
-  keptTokens,
-  meanOverRows,
-  topEntries,
-  topIndices,
-  topTokens,
-} from '../../src/policies/selection.ts';
+import { keptEntries, keptTokens, topEntries, topIndices, topTokens } from '../../src/policies/selection.ts';
 
 interface Press {
   press: string;
@@ -97,8 +90,4 @@ describe('which', () => {
     expect([...topEntries(scores, 2, { numSinks: 1, numRecent: 1 })]).toEqual([0, 5]);
     expect([...topEntries(scores, 9, { numSinks: 1, numRecent: 1 })]).toEqual([0, 1, 2, 3, 4, 5]);
   });
-});
-
-it('takes means over rows', () => {
-  expect([...meanOverRows(Float32Array.of(1, 2, 3, 5, 6, 7), 3)]).toEqual([3, 4, 5]);
 });

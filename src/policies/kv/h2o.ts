@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { checkBudget, evicting, evictionOptions } from '../budget-options.ts';
 import { definePolicy } from '../contract.ts';
-import { meanOverRows, topEntries } from '../selection.ts';
+import { topEntries } from '../selection.ts';
 
 const options = z
   .strictObject({
@@ -31,7 +31,7 @@ export const h2o = definePolicy({
         const { numSinks } = entries;
         const shared = Math.min(Math.floor(count * recentShare), count - numSinks);
         const numRecent = Math.max(entries.numRecent, shared);
-        return topEntries(meanOverRows(entries.attention(), entries.length), count, { numSinks, numRecent });
+        return topEntries(entries.attention(), count, { numSinks, numRecent });
       },
     }),
 });

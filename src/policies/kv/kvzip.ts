@@ -15,14 +15,8 @@ const options = z
 
 /** [length] maximum over the KV head's query heads (and the rows of the repetition); protected entries Infinity. */
 function scoresOf(entries: HeadEntries): Float32Array {
-  const { length, numSinks, numRecent, groupSize } = entries;
-  const probabilities = entries.attention();
-  return new Float32Array(length).map((_, i) => {
-    if (i < numSinks || i >= length - numRecent) return Infinity;
-    let best = 0;
-    for (let row = 0; row < groupSize; row++) best = Math.max(best, probabilities[row * length + i] ?? 0);
-    return best;
-  });
+  const { length, numSinks, numRecent } = entries;
+  return entries.attention().map((score, i) => (i < numSinks || i >= length - numRecent ? Infinity : score));
 }
 
 /** Of the highest scores of all heads together, how many lie in each head; equal ones: earlier heads first. */

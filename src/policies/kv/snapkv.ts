@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { definePolicy, type HeadEntries } from '../contract.ts';
 import { checkBudget, evicting, evictionOptions } from '../budget-options.ts';
-import { meanOverRows, topEntries } from '../selection.ts';
+import { topEntries } from '../selection.ts';
 
 export const windowOption = z
   .int()
@@ -40,7 +40,7 @@ export function averagePool(values: Float32Array, kernel: number): Float32Array 
 export function windowScores(entries: HeadEntries, kernel: number): Float32Array {
   const before = entries.length - entries.numRecent;
   const scores = new Float32Array(entries.length);
-  scores.set(averagePool(meanOverRows(entries.attention(), entries.length).subarray(0, before), kernel));
+  scores.set(averagePool(entries.attention().subarray(0, before), kernel));
   return scores;
 }
 

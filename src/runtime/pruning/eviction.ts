@@ -22,8 +22,6 @@ function entriesOf(
     layer,
     numLayers: model.numLayers,
     head: index,
-    // The engine adds up over the query heads that share a KV head: one row is left.
-    groupSize: 1,
     length,
     positions: positions.slice(),
     numSinks: Math.min(length, lowerBound(positions, policy.sink)),
