@@ -1,10 +1,11 @@
 /** The server's metrics: every family with its name, meaning and labels, and the page that shows them. */
-import { Counter, Histogram, Registry } from 'prom-client';
+import { Counter, Registry } from 'prom-client';
 import { ERROR_LABELS } from '../errors.ts';
 import { MODULES, policyLabel } from '../policies/index.ts';
 import type { PruningChoice } from '../policies/index.ts';
 import { addEngineMetrics, addVllmMetrics } from './engine-metrics.ts';
 import type { ModelPool } from './model-pool.ts';
+import { PolicyHistogram } from './policy-histogram.ts';
 
 /** From a token of a small model to a long prompt on a busy machine, in seconds. */
 const REQUEST_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640];
@@ -27,7 +28,7 @@ export interface MetricsOptions {
 export class Metrics {
   readonly #registry = new Registry();
   readonly #combinations = new Set<string>();
-  readonly #histograms: Histogram<'model_name' | 'policy'>[] = [];
+  readonly #histograms: PolicyHistogram[] = [];
 
   readonly promptTokens = this.#counter('prompt_tokens_total', 'Prompt tokens, as in usage.');
   readonly generationTokens = this.#counter('generation_tokens_total', 'Completion tokens, as in usage.');
@@ -118,8 +119,10 @@ export class Metrics {
   }
 
   /** The page. Asks the engine nothing: a scrape never waits for its turn to end. */
-  render(): Promise<string> {
-    return this.#registry.metrics();
+  async render(): Promise<string> {
+    const registered = await this.#registry.metrics();
+    const histograms = await Promise.all(this.#histograms.map((histogram) => histogram.render()));
+    return `${[registered.trimEnd(), ...histograms].join('\n\n')}\n`;
   }
 
   /** A series that begins at its first increment hides it from rates. */
@@ -129,7 +132,7 @@ export class Metrics {
     for (const finish_reason of ['stop', 'length', 'tool_calls'])
       this.successes.inc({ ...model, finish_reason }, 0);
     for (const code of ERROR_LABELS) this.errors.inc({ ...model, code }, 0);
-    for (const histogram of this.#histograms) histogram.zero({ ...model, policy: 'none' });
+    for (const histogram of this.#histograms) histogram.labels({ ...model, policy: 'none' });
     for (const { name: policy, family } of MODULES) {
       const labels = { ...model, policy };
       this.pruningRequests.inc(labels, 0);
@@ -150,18 +153,12 @@ export class Metrics {
     return new Counter({ name: `coppice_${name}`, help, labelNames, registers: [this.#registry] });
   }
 
-  #seconds(name: string, help: string): Histogram<'model_name' | 'policy'> {
+  #seconds(name: string, help: string): PolicyHistogram {
     return this.#histogram(name, help, REQUEST_SECONDS);
   }
 
-  #histogram(name: string, help: string, buckets: number[]): Histogram<'model_name' | 'policy'> {
-    const histogram = new Histogram({
-      name: `coppice_${name}`,
-      help,
-      labelNames: ['model_name', 'policy'] as const,
-      buckets,
-      registers: [this.#registry],
-    });
+  #histogram(name: string, help: string, buckets: number[]): PolicyHistogram {
+    const histogram = new PolicyHistogram({ name: `coppice_${name}`, help, buckets });
     this.#histograms.push(histogram);
     return histogram;
   }
