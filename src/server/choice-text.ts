@@ -1,8 +1,12 @@
-/** One choice's way from token ids to text: detokenise, look for stop strings, release what is certain. */
+/** One choice's way from token ids to text and its parts: detokenise, look for stop strings, release what is certain. */
 import type { FinishReason, TokenLogprobs } from '../runtime/protocol.ts';
 import { Detokenizer } from '../text/detokenizer.ts';
 import { StopStrings } from '../text/stop-strings.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
+import type { ChoicePart, PartReader, ReplyFormat } from './choice-parts.ts';
+
+/** Why a choice ended, to a client. */
+export type ReplyReason = FinishReason | 'tool_calls';
 
 export interface GeneratedToken {
   readonly id: number;
@@ -11,9 +15,11 @@ export interface GeneratedToken {
   readonly offset: number;
 }
 
-/** Text that became certain, and the tokens with log-probabilities that it took. */
+/** Text that became certain, the parts of the choice in it, and the tokens with log-probabilities that it took. */
 export interface Released {
+  /** As the model wrote it, with all that frames the parts. */
   readonly text: string;
+  readonly parts: readonly ChoicePart[];
   readonly tokens: readonly GeneratedToken[];
 }
 
@@ -21,22 +27,34 @@ export interface ChoiceTextOptions {
   readonly stop: readonly string[];
   /** Stop strings are looked for only in text after this many tokens. */
   readonly minTokens: number;
+  readonly replyFormat: ReplyFormat;
 }
+
+const NOTHING: Released = { text: '', parts: [], tokens: [] };
 
 export class ChoiceText {
   readonly #detokenizer: Detokenizer;
   readonly #stops: StopStrings;
   readonly #minTokens: number;
+  readonly #reader: PartReader;
   #held: GeneratedToken[] = [];
+  /** Text that no part has come of yet. */
+  #unread = '';
   #numCharacters = 0;
   /** Tokens that count: up to the one that completed a stop string. */
   numTokens = 0;
   /** Tokens that the engine made before it heard of the stop string. */
   numDropped = 0;
-  finishReason: FinishReason | null = null;
+  finishReason: ReplyReason | null = null;
+  #hasCalls = false;
 
-  constructor(tokenizer: Tokenizer, promptIds: Int32Array, { stop, minTokens }: ChoiceTextOptions) {
-    this.#detokenizer = new Detokenizer(tokenizer, promptIds);
+  constructor(
+    tokenizer: Tokenizer,
+    promptIds: Int32Array,
+    { stop, minTokens, replyFormat }: ChoiceTextOptions,
+  ) {
+    this.#detokenizer = new Detokenizer(tokenizer, promptIds, replyFormat.shownIds);
+    this.#reader = replyFormat.createReader();
     this.#stops = new StopStrings(stop);
     this.#minTokens = minTokens;
   }
@@ -49,7 +67,7 @@ export class ChoiceText {
   push(id: number, logprobs: TokenLogprobs | null): Released {
     if (this.isFinished) {
       this.numDropped++;
-      return { text: '', tokens: [] };
+      return NOTHING;
     }
     this.numTokens++;
     if (logprobs !== null) this.#held.push({ id, logprobs, offset: this.#numCharacters });
@@ -62,9 +80,7 @@ export class ChoiceText {
   finish(reason: FinishReason): Released {
     const text = this.#search(this.#detokenizer.flush()) + this.#stops.flush();
     this.finishReason ??= reason;
-    const tokens = this.#held;
-    this.#held = [];
-    return { text, tokens };
+    return this.#release(text);
   }
 
   #search(text: string): string {
@@ -73,12 +89,18 @@ export class ChoiceText {
     return released;
   }
 
-  /** Tokens wait for their text, so that a client can line both up; after a match nothing more is held. */
+  /** Tokens wait for their parts, so that a client can line both up; in the end nothing more is held. */
   #release(text: string): Released {
-    if (text === '' && !this.isFinished) return { text, tokens: [] };
-    const tokens = this.#held;
+    this.#unread += text;
+    const parts = this.#reader.push(text);
+    if (this.isFinished) parts.push(...this.#reader.finish());
+    this.#hasCalls ||= parts.some((part) => part.type === 'call');
+    if (this.#hasCalls && this.finishReason === 'stop') this.finishReason = 'tool_calls';
+    if (parts.length === 0 && !this.isFinished) return NOTHING;
+    const released = { text: this.#unread, parts, tokens: this.#held };
+    this.#unread = '';
     this.#held = [];
-    return { text, tokens };
+    return released;
   }
 }
 

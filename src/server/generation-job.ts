@@ -1,14 +1,8 @@
 /** What a route asks of the generation module, and the events it hears back. */
 import type { PruningChoice } from '../policies/index.ts';
-import type {
-  FinishReason,
-  PruningReport,
-  SamplingParams,
-  Timings,
-  TokenLogprobs,
-  Usage,
-} from '../runtime/protocol.ts';
-import type { Released } from './choice-text.ts';
+import type { PruningReport, SamplingParams, Timings, TokenLogprobs, Usage } from '../runtime/protocol.ts';
+import type { ReplyFormat } from './choice-parts.ts';
+import type { Released, ReplyReason } from './choice-text.ts';
 
 export interface GenerationJob {
   /** Unique in this process; engine requests are named after it. */
@@ -27,6 +21,7 @@ export interface GenerationJob {
   readonly maxTimeMs: number | null;
   /** Null = nothing was asked. */
   readonly pruning: PruningChoice | null;
+  readonly replyFormat: ReplyFormat;
 }
 
 export type PromptLogprobs = readonly (TokenLogprobs | null)[];
@@ -55,7 +50,7 @@ export type GenerationEvent =
   | {
       readonly type: 'finish';
       readonly choice: number;
-      readonly reason: FinishReason;
+      readonly reason: ReplyReason;
       readonly isLast: boolean;
     }
   | {

@@ -1,8 +1,8 @@
 /** The state of one generation job: engine events in, generation events out. */
 import { AppError, invariant } from '../errors.ts';
-import type { EngineEvent, FinishReason, GenerationRequest } from '../runtime/protocol.ts';
+import type { EngineEvent, GenerationRequest } from '../runtime/protocol.ts';
 import { ChoiceText } from './choice-text.ts';
-import type { Released } from './choice-text.ts';
+import type { Released, ReplyReason } from './choice-text.ts';
 import type { GenerationEvent, GenerationJob, PromptLogprobs } from './generation-job.ts';
 import type { LoadedModel } from './model.ts';
 import { sumPruning } from '../runtime/pruning/report.ts';
@@ -145,7 +145,7 @@ export class GenerationRun {
     yield { type: 'delta', choice: this.#index(promptIndex, choice), ...released };
   }
 
-  #finishEvent(promptIndex: number, choice: number, reason: FinishReason): GenerationEvent {
+  #finishEvent(promptIndex: number, choice: number, reason: ReplyReason): GenerationEvent {
     this.#numUnfinished--;
     return {
       type: 'finish',

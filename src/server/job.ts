@@ -3,6 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { AppError } from '../errors.ts';
 import type { PruningChoice } from '../policies/index.ts';
 import type { SamplingParams } from '../runtime/protocol.ts';
+import { PLAIN_REPLY } from './choice-parts.ts';
+import type { ReplyFormat } from './choice-parts.ts';
 import type { GenerationJob } from './generation-job.ts';
 import type { LoadedModel } from './model.ts';
 import type { SamplingFields } from './schemas/fields.ts';
@@ -21,6 +23,8 @@ export interface JobOptions {
   readonly logprobs: number | null;
   readonly promptLogprobs: number | null;
   readonly pruning: PruningChoice | null;
+  /** Default: the text is content, all of it. */
+  readonly replyFormat?: ReplyFormat;
 }
 
 /** @throws AppError `invalid_request`, `context_length_exceeded` */
@@ -63,6 +67,7 @@ export function createJob(fields: SamplingFields, model: LoadedModel, options: J
     reportProgress: fields.return_progress ?? false,
     maxTimeMs: fields.max_time_ms ?? null,
     pruning: options.pruning,
+    replyFormat: options.replyFormat ?? PLAIN_REPLY,
   };
 }
 

@@ -44,16 +44,10 @@ export function refuseFields(fields: RefusedFields): void {
   }
 }
 
-/** @throws AppError `unsupported_parameter`, `unsupported_value` for content that no loaded model can read. */
+/** @throws AppError `unsupported_value` for content that no loaded model can read. */
 export function refuseMessages(messages: readonly ChatMessageInput[]): void {
   for (const [i, message] of messages.entries()) {
     const where = `messages[${i}]`;
-    if (!('content' in message)) {
-      throw new AppError('unsupported_value', `tool results are not supported, got role "${message.role}"`, {
-        param: `${where}.role`,
-      });
-    }
-    if (message.role === 'assistant') refuseAssistant(message, where);
     if (!Array.isArray(message.content)) continue;
     for (const [j, part] of message.content.entries()) {
       if (part.type === 'text') continue;
@@ -65,24 +59,6 @@ export function refuseMessages(messages: readonly ChatMessageInput[]): void {
         },
       );
     }
-  }
-}
-
-function refuseAssistant(message: ChatMessageInput & { role: 'assistant' }, where: string): void {
-  const { tool_calls: toolCalls, content } = message;
-  if (
-    toolCalls !== undefined &&
-    toolCalls !== null &&
-    !(Array.isArray(toolCalls) && toolCalls.length === 0)
-  ) {
-    throw new AppError('unsupported_parameter', 'tool calls are not supported', {
-      param: `${where}.tool_calls`,
-    });
-  }
-  if (content === undefined || content === null) {
-    throw new AppError('invalid_request', `${where}.content: expected a string or a list of content parts`, {
-      param: `${where}.content`,
-    });
   }
 }
 

@@ -1,7 +1,7 @@
 /** A generation job's reply, streamed or whole, for any route that can say what its choices look like. */
 import { invariant } from '../errors.ts';
-import type { FinishReason } from '../runtime/protocol.ts';
-import type { GeneratedToken } from './choice-text.ts';
+import type { ChoicePart } from './choice-parts.ts';
+import type { GeneratedToken, ReplyReason } from './choice-text.ts';
 import type { ServerContext } from './context.ts';
 import type { GenerationEvent, GenerationJob, PromptLogprobs } from './generation-job.ts';
 import type { LoadedModel } from './model.ts';
@@ -15,9 +15,10 @@ type Of<T extends GenerationEvent['type']> = Extract<GenerationEvent, { type: T 
 /** All of one choice, for a reply that is not streamed. */
 interface CollectedChoice {
   text: string;
+  parts: ChoicePart[];
   tokens: GeneratedToken[];
   promptLogprobs: PromptLogprobs | null;
-  reason: FinishReason | null;
+  reason: ReplyReason | null;
 }
 
 /** What a route's objects look like; `begin`, `delta` and `finish` give entries of a chunk's `choices`. */
@@ -73,6 +74,7 @@ async function collect(
   const { job, shape } = options;
   const choices = Array.from({ length: job.prompts.length * job.numChoices }, (): CollectedChoice => ({
     text: '',
+    parts: [],
     tokens: [],
     promptLogprobs: null,
     reason: null,
@@ -89,6 +91,7 @@ async function collect(
     if (event.type === 'end') end = event;
     if (event.type !== 'delta') continue;
     at(event.choice).text += event.text;
+    for (const part of event.parts) at(event.choice).parts.push(part);
     for (const token of event.tokens) at(event.choice).tokens.push(token);
   }
   invariant(end, 'a generation ends with its totals');

@@ -7,19 +7,18 @@ export const THINK_END = '</think>';
 /** Control tokens in some vocabularies; a splitter needs to see them in the text. */
 export const REASONING_MARKERS: readonly string[] = [THINK_BEGIN, THINK_END];
 
-export interface ReasoningPiece {
-  readonly type: 'reasoning' | 'content';
-  readonly text: string;
-}
+export type ReasoningPiece =
+  { readonly type: 'reasoning'; readonly text: string } | { readonly type: 'content'; readonly text: string };
 
-/** Whether a model with this chat template thinks before it answers. */
-export function hasReasoning(templateSource: string): boolean {
-  return REASONING_MARKERS.some((marker) => templateSource.includes(marker));
-}
+/** Where a reply begins: a thought is not to be expected, may come first, or was begun by the prompt. */
+export type ReasoningStage = 'none' | 'possible' | 'open';
 
-/** Whether a prompt leaves the reply inside the thought that it opened. */
-export function opensReasoning(prompt: string): boolean {
-  return prompt.trimEnd().endsWith(THINK_BEGIN);
+/** What a model with this chat template does after this prompt. */
+export function reasoningStage(templateSource: string, prompt: string): ReasoningStage {
+  const end = prompt.trimEnd();
+  if (end.endsWith(THINK_END) || !REASONING_MARKERS.some((marker) => templateSource.includes(marker)))
+    return 'none';
+  return end.endsWith(THINK_BEGIN) ? 'open' : 'possible';
 }
 
 export interface ReasoningOptions {

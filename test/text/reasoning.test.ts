@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { hasReasoning, opensReasoning, ReasoningSplitter } from '../../src/text/reasoning.ts';
+import { reasoningStage, ReasoningSplitter } from '../../src/text/reasoning.ts';
 
 function split(
   pieces: readonly string[],
@@ -60,8 +60,9 @@ it('splits any text the same however it is cut, and keeps all but tags and white
 });
 
 it('goes by the template and the prompt', () => {
-  expect(hasReasoning("{{ '<think>\n' }}")).toBe(true);
-  expect(hasReasoning('plain')).toBe(false);
-  expect(opensReasoning('<|im_start|>assistant\n<think>\n')).toBe(true);
-  expect(opensReasoning('<think>\n\n</think>\n\n')).toBe(false);
+  const source = "{{ '<think>\n' }}";
+  expect(reasoningStage(source, 'assistant\n')).toBe('possible');
+  expect(reasoningStage(source, 'assistant\n<think>\n')).toBe('open');
+  expect(reasoningStage(source, 'assistant\n<think>\n\n</think>\n\n')).toBe('none');
+  expect(reasoningStage('plain', '<think>')).toBe('none');
 });

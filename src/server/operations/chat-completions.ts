@@ -1,23 +1,25 @@
 /** `/v1/chat/completions`: answers a conversation. */
 import { AppError } from '../../errors.ts';
-import type { ChatMessage } from '../../text/chat-template.ts';
 import { encodeChat } from '../../text/encode-chat.ts';
-import type { GeneratedToken } from '../choice-text.ts';
+import { reasoningStage } from '../../text/reasoning.ts';
+import { toolPrompt } from '../../text/tool-calls/template-messages.ts';
+import { toTemplateMessages } from '../chat-messages.ts';
+import { chatShape } from '../chat-shape.ts';
+import { replyFormat } from '../choice-parts.ts';
 import type { ServerContext } from '../context.ts';
 import { checkMessageImages } from '../images/check-images.ts';
 import { checkTextLength, createJob } from '../job.ts';
-import { chatLogprobs } from '../logprobs.ts';
-import type { TokenNames } from '../logprobs.ts';
+import type { LoadedModel } from '../model.ts';
 import { parseFields } from '../operation.ts';
 import type { Call, Generation, Operation } from '../operation.ts';
 import { choosePruning } from '../pruning.ts';
-import { refuseFields, refuseMessages, refuseSpeculative } from '../refusals.ts';
+import { refuseFields, refuseSpeculative } from '../refusals.ts';
 import { choicesReply } from '../reply.ts';
-import type { ReplyShape } from '../reply.ts';
 import { chatCompletionBody } from '../schemas/bodies.ts';
 import type { ChatCompletionBody } from '../schemas/bodies.ts';
-import type { ChatMessageInput } from '../schemas/chat-messages.ts';
 import { PLAIN_SSE } from '../sse.ts';
+import { readToolUse } from '../tools.ts';
+import type { ToolUse } from '../tools.ts';
 
 export function chatCompletions(context: ServerContext): Operation {
   return {
@@ -33,19 +35,20 @@ async function prepare(
 ): Promise<Generation> {
   const { fields, ignoredFields } = parseFields(chatCompletionBody, body);
   const model = await context.models.acquire(fields.model, call);
-  refuseFields(fields);
+  refuseFields({ ...fields, tools: null, tool_choice: null });
   refuseSpeculative(fields);
   checkMessageImages(fields.messages, context.images);
   const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader });
   const { maxTokens, maxTokensParam } = readMaxTokens(fields);
-  const promptIds = encodeChat(model.tokenizer, model.template, toTemplateMessages(fields.messages), {
-    onRendered: (text) => {
-      checkTextLength(text, model, 'messages');
-    },
-  });
+  const tools = readToolUse(fields, model.template);
+  const prompt = encodePrompt(fields, model, tools);
+  if (tools.grammar !== null) {
+    throw new AppError('unsupported_value', 'expected tools that need no grammar', { param: 'tool_choice' });
+  }
+  const reasoning = reasoningStage(model.template.source, prompt.text);
   const job = createJob(fields, model, {
     idPrefix: 'chatcmpl-',
-    prompts: [promptIds],
+    prompts: [prompt.ids],
     promptParam: 'messages',
     maxTokens,
     maxTokensParam,
@@ -53,6 +56,7 @@ async function prepare(
     logprobs: readLogprobs(fields),
     promptLogprobs: null,
     pruning,
+    replyFormat: replyFormat(model.tokenizer, reasoning, tools.reading),
   });
   const names = { tokenizer: model.tokenizer, asIds: fields.return_tokens_as_token_ids ?? false };
   return choicesReply(context, call, {
@@ -65,13 +69,23 @@ async function prepare(
   });
 }
 
-/** Templates know no role `developer`; OpenAI's reference makes it the successor of `system`. */
-export function toTemplateMessages(messages: readonly ChatMessageInput[]): ChatMessage[] {
-  refuseMessages(messages);
-  return messages.map((message) => ({
-    role: message.role === 'developer' ? 'system' : message.role,
-    content: 'content' in message ? (message.content ?? null) : null,
-  }));
+/** The conversation with its tools, as the template writes it and as tokens. */
+function encodePrompt(
+  fields: ChatCompletionBody,
+  model: LoadedModel,
+  { told }: ToolUse,
+): { text: string; ids: number[] } {
+  const { messages, tools } = toolPrompt(toTemplateMessages(fields.messages), told, model.template);
+  let text = '';
+  const ids = encodeChat(model.tokenizer, model.template, messages, {
+    tools,
+    kwargs: fields.chat_template_kwargs ?? {},
+    onRendered: (rendered) => {
+      text = rendered;
+      checkTextLength(rendered, model, 'messages');
+    },
+  });
+  return { text, ids };
 }
 
 function readMaxTokens(body: ChatCompletionBody): { maxTokens: number | null; maxTokensParam: string } {
@@ -100,32 +114,4 @@ function readLogprobs({ logprobs, top_logprobs: top }: ChatCompletionBody): numb
     });
   }
   return null;
-}
-
-function chatShape(names: TokenNames, hasLogprobs: boolean): ReplyShape {
-  const logprobs = (tokens: readonly GeneratedToken[]) =>
-    hasLogprobs ? { content: chatLogprobs(names, tokens), refusal: null } : null;
-  return {
-    wholeObject: 'chat.completion',
-    chunkObject: 'chat.completion.chunk',
-    begin: ({ choice }) => ({
-      index: choice,
-      delta: { role: 'assistant', content: '' },
-      logprobs: null,
-      finish_reason: null,
-    }),
-    delta: ({ choice, text, tokens }) => ({
-      index: choice,
-      delta: { content: text },
-      logprobs: logprobs(tokens),
-      finish_reason: null,
-    }),
-    finish: ({ choice, reason }) => ({ index: choice, delta: {}, logprobs: null, finish_reason: reason }),
-    whole: (index, { text, tokens, reason }) => ({
-      index,
-      message: { role: 'assistant', content: text, refusal: null },
-      logprobs: logprobs(tokens),
-      finish_reason: reason,
-    }),
-  };
 }

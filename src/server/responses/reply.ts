@@ -1,6 +1,6 @@
 /** A response's reply: its events as they become due, or what they come to in the end. */
 import { invariant } from '../../errors.ts';
-import type { FinishReason } from '../../runtime/protocol.ts';
+import type { ReplyReason } from '../choice-text.ts';
 import type { ServerContext } from '../context.ts';
 import type { GenerationEvent, GenerationJob } from '../generation-job.ts';
 import { chatLogprobs } from '../logprobs.ts';
@@ -48,7 +48,7 @@ class ResponseReply {
   readonly #client: string | null;
   readonly #options: ResponseReplyOptions;
   readonly #createdSeconds = Math.floor(Date.now() / 1000);
-  #reason: FinishReason = 'stop';
+  #reason: ReplyReason = 'stop';
 
   constructor(client: string | null, options: ResponseReplyOptions) {
     this.#client = client;
@@ -76,14 +76,14 @@ class ResponseReply {
       yield* this.events.text(event.text, this.#logprobs(event));
     } else if (event.type === 'finish') {
       this.#reason = event.reason;
-      yield* this.events.end(event.reason === 'stop' ? 'completed' : 'incomplete');
+      yield* this.events.end(event.reason === 'length' ? 'incomplete' : 'completed');
     } else if (event.type === 'end') {
       const { output } = this.events;
       const response = endedResponse(this.#settings(), output, this.#reason, event);
       // Before the client hears of it, who may continue it at once.
       this.#remember(output);
       yield this.events.lifecycle(
-        this.#reason === 'stop' ? 'response.completed' : 'response.incomplete',
+        this.#reason === 'length' ? 'response.incomplete' : 'response.completed',
         response,
       );
     }

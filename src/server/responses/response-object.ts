@@ -1,6 +1,6 @@
 /** The response as an object: settings as they are in force, and how far it has come. */
 import type { PruningChoice } from '../../policies/index.ts';
-import type { FinishReason } from '../../runtime/protocol.ts';
+import type { ReplyReason } from '../choice-text.ts';
 import type { GenerationEvent, GenerationJob } from '../generation-job.ts';
 import type { LoadedModel } from '../model.ts';
 import { pruningObject } from '../pruning-report.ts';
@@ -33,10 +33,10 @@ export function responseInProgress(settings: ResponseSettings): object {
 export function endedResponse(
   settings: ResponseSettings,
   output: readonly OutputItem[],
-  reason: FinishReason,
+  reason: ReplyReason,
   end: End,
 ): object {
-  const isComplete = reason === 'stop';
+  const isComplete = reason !== 'length';
   return {
     ...head(settings),
     status: isComplete ? 'completed' : 'incomplete',

@@ -6,7 +6,7 @@ import { callOf } from '../call.ts';
 import type { AppContext, ServerContext } from '../context.ts';
 import { parseFields } from '../operation.ts';
 import { checkMessageImages } from '../images/check-images.ts';
-import { toTemplateMessages } from '../operations/chat-completions.ts';
+import { toTemplateMessages } from '../chat-messages.ts';
 import { detokenizeBody, tokenizeBody } from '../schemas/bodies.ts';
 
 export function tokenize(context: ServerContext) {

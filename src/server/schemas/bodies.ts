@@ -3,11 +3,14 @@ import { z } from 'zod';
 import { chatMessages } from './chat-messages.ts';
 import { modelField, refusedFields, samplingFields } from './fields.ts';
 import { promptField, tokenList } from './prompts.ts';
+import { toolFields } from './tools.ts';
 
 export const chatCompletionBody = z.object({
   ...samplingFields,
   ...refusedFields,
+  ...toolFields,
   messages: chatMessages,
+  chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
   max_tokens: z.int().min(1).nullish(),
   max_completion_tokens: z.int().min(1).nullish(),
   logprobs: z.boolean().nullish(),

@@ -22,18 +22,31 @@ const content = z.union([z.string(), z.array(contentPart).min(1)], {
       : 'expected a string or a list of content parts',
 });
 
+/** As the model made it: only the model's template says which names and arguments are good. */
+const toolCall = z.object({
+  id: z.string().min(1),
+  type: z.literal('function'),
+  function: z.object({ name: z.string().min(1), arguments: z.string() }),
+});
+
 const instructions = z.object({ role: z.enum(['system', 'developer', 'user']), content });
 const assistant = z.object({
   role: z.literal('assistant'),
   content: content.nullish(),
-  tool_calls: z.unknown().optional(),
+  reasoning_content: z.string().nullish(),
+  tool_calls: z.array(toolCall).nullish(),
 });
-const toolResult = z.object({ role: z.enum(['tool', 'function']) });
+const toolResult = z.object({
+  role: z.literal('tool'),
+  content,
+  tool_call_id: z.string().min(1),
+  name: z.string().nullish(),
+});
 
 const chatMessage = z.discriminatedUnion('role', [instructions, assistant, toolResult], {
   error: (issue) =>
     typeof issue.input === 'object'
-      ? 'expected one of "system", "developer", "user", "assistant"'
+      ? 'expected one of "system", "developer", "user", "assistant", "tool"'
       : 'expected a message with role and content',
 });
 

@@ -1,0 +1,144 @@
+/** What a request's tools come to: what the model is told of them, how its calls are read, and what enforces them. */
+import type { StructuralTagFormat } from '@mlc-ai/web-xgrammar';
+import { AppError } from '../errors.ts';
+import type { ChatTemplate } from '../text/chat-template.ts';
+import type { CallSchema, ToolCallFormat } from '../text/tool-calls/contract.ts';
+import { toolCallFormat } from '../text/tool-calls/index.ts';
+import type { TemplateTool } from '../text/tool-calls/message-calls.ts';
+import type { CallReading } from './choice-parts.ts';
+import type { FunctionTool, ToolChoice, ToolFields } from './schemas/tools.ts';
+
+export interface ToolUse {
+  /** As the prompt tells of them; null = it does not. */
+  readonly told: readonly TemplateTool[] | null;
+  /** Null = replies have no calls. */
+  readonly reading: CallReading | null;
+  /** Null = nothing is enforced. */
+  readonly grammar: CallGrammar | null;
+}
+
+export interface CallGrammar {
+  /** Tools whose parameters' schemas it is made of: their indices in `tools`. */
+  readonly enforced: readonly number[];
+  /** Whether the reply must be calls: then it has no content. */
+  readonly isRequired: boolean;
+  /** Calls, or, unless they are required, text with calls in it. */
+  readonly format: StructuralTagFormat;
+  /** Calls and nothing else. */
+  readonly onlyCalls: StructuralTagFormat;
+}
+
+const NO_TOOLS: ToolUse = { told: null, reading: null, grammar: null };
+/** What takes no parameters, as OpenAI reads it when they are left out. */
+const NO_PARAMETERS = { type: 'object', properties: {} };
+const ANY_PARAMETERS = { type: 'object', additionalProperties: true };
+
+/** Which tools may be called, and whether one must be. */
+interface Selection {
+  readonly isRequired: boolean;
+  /** Null = all. */
+  readonly names: ReadonlySet<string> | null;
+  /** Exactly one call. */
+  readonly isSingle: boolean;
+}
+
+/** @throws AppError `invalid_request` naming the field, for tools that contradict each other or the choice */
+export function readToolUse(fields: ToolFields, template: ChatTemplate): ToolUse {
+  const tools = fields.tools ?? [];
+  checkNames(tools);
+  const choice = fields.tool_choice ?? (tools.length === 0 ? 'none' : 'auto');
+  if (choice === 'none') return NO_TOOLS;
+  if (tools.length === 0) throw invalid('tool_choice', 'expected tools beside it');
+  const selection = select(choice, tools);
+  const format = toolCallFormat(template.source);
+  // A template that refuses several calls would refuse the conversation's next request.
+  const isParallel =
+    (fields.parallel_tool_calls ?? true) && (!template.takesTools || template.takesSeveralCalls);
+  return {
+    told: tools.map(told),
+    reading: { format, names: new Set(tools.map((tool) => tool.function.name)) },
+    grammar: grammar(format, tools, selection, {
+      isParallel: isParallel && !selection.isSingle,
+      isLimited: fields.parallel_tool_calls === false,
+    }),
+  };
+}
+
+function checkNames(tools: readonly FunctionTool[]): void {
+  const names = new Set<string>();
+  for (const [
+    i,
+    {
+      function: { name },
+    },
+  ] of tools.entries()) {
+    if (names.has(name)) {
+      throw invalid(
+        `tools[${i}].function.name`,
+        `expected a name of its own, got ${JSON.stringify(name)} again`,
+      );
+    }
+    names.add(name);
+  }
+}
+
+function select(choice: Exclude<ToolChoice, 'none'>, tools: readonly FunctionTool[]): Selection {
+  if (typeof choice === 'string') {
+    return { isRequired: choice === 'required', names: null, isSingle: false };
+  }
+  if (choice.type === 'function') {
+    const { name } = choice.function;
+    checkKnown(name, tools, 'tool_choice.function.name');
+    return { isRequired: true, names: new Set([name]), isSingle: true };
+  }
+  const { mode, tools: allowed } = choice.allowed_tools;
+  for (const [
+    i,
+    {
+      function: { name },
+    },
+  ] of allowed.entries())
+    checkKnown(name, tools, `tool_choice.allowed_tools.tools[${i}].function.name`);
+  const names = new Set(allowed.map((tool) => tool.function.name));
+  return { isRequired: mode === 'required', names, isSingle: false };
+}
+
+function checkKnown(name: string, tools: readonly FunctionTool[], param: string): void {
+  if (tools.some((tool) => tool.function.name === name)) return;
+  const known = tools.map((tool) => JSON.stringify(tool.function.name)).join(', ');
+  throw invalid(param, `expected one of the tools (${known}), got ${JSON.stringify(name.slice(0, 64))}`);
+}
+
+/** The free choice of a tool needs no grammar, unless something must hold for the calls that come of it. */
+function grammar(
+  format: ToolCallFormat,
+  tools: readonly FunctionTool[],
+  { isRequired, names }: Selection,
+  { isParallel, isLimited }: { isParallel: boolean; isLimited: boolean },
+): CallGrammar | null {
+  const callable = [...tools.entries()].filter(([, tool]) => names?.has(tool.function.name) ?? true);
+  const isStrict = (tool: FunctionTool) => isRequired || tool.function.strict === true;
+  const isNeeded = isRequired || isLimited || names !== null || callable.some(([, tool]) => isStrict(tool));
+  if (!isNeeded) return null;
+  const schemas = callable.map(([, tool]): CallSchema => ({
+    name: tool.function.name,
+    parameters: isStrict(tool) ? (tool.function.parameters ?? NO_PARAMETERS) : ANY_PARAMETERS,
+  }));
+  return {
+    enforced: callable.filter(([, tool]) => isStrict(tool)).map(([index]) => index),
+    isRequired,
+    format: format.grammar(schemas, { isRequired, isParallel }),
+    onlyCalls: format.grammar(schemas, { isRequired: true, isParallel }),
+  };
+}
+
+function told({ type, function: { name, description, parameters } }: FunctionTool): TemplateTool {
+  return {
+    type,
+    function: { name, ...(description != null && { description }), parameters: parameters ?? NO_PARAMETERS },
+  };
+}
+
+function invalid(param: string, message: string): AppError {
+  return new AppError('invalid_request', `${param}: ${message}`, { param });
+}
