@@ -9,7 +9,7 @@ import type { Logger } from '../log.ts';
 import { REQUEST_ID_HEADER, chooseRequestId } from './request-id.ts';
 import { readCertificate, renewCertificate, tlsFiles } from './tls.ts';
 
-/** Milliseconds, as in Node's options of the same names. */
+/** Milliseconds, most as in Node's options of the same names. */
 export interface Timeouts {
   /** From the first byte of a request to the end of its headers. */
   readonly headersTimeout: number;
@@ -17,6 +17,8 @@ export interface Timeouts {
   readonly requestTimeout: number;
   /** Without a request; longer than proxies keep connections that they might just be using again. */
   readonly keepAliveTimeout: number;
+  /** In which a client takes not one byte of a reply that is there. */
+  readonly stalledReaderTimeout: number;
   /** How often the first two are looked after. */
   readonly connectionsCheckingInterval: number;
 }
@@ -25,6 +27,7 @@ const TIMEOUTS: Timeouts = {
   headersTimeout: 15_000,
   requestTimeout: 120_000,
   keepAliveTimeout: 75_000,
+  stalledReaderTimeout: 120_000,
   connectionsCheckingInterval: 5_000,
 };
 
@@ -45,10 +48,12 @@ export function createTransport(
   handle: RequestListener,
   timeouts: Timeouts = TIMEOUTS,
 ): Transport {
-  const options: ServerOptions = { ...timeouts, maxHeaderSize: config.limits.header_bytes };
+  const { stalledReaderTimeout, ...ofNode } = timeouts;
+  const options: ServerOptions = { ...ofNode, maxHeaderSize: config.limits.header_bytes };
   const replies = new WeakMap<Duplex, ServerResponse>();
   const listener: RequestListener = (incoming, outgoing) => {
     replies.set(incoming.socket, outgoing);
+    cutOffWhenStalled(outgoing, stalledReaderTimeout);
     if (incoming.rawHeaders.length > 2 * MAX_HEADERS) refuseHeaders(incoming, outgoing);
     else handle(incoming, outgoing);
   };
@@ -64,6 +69,14 @@ export function createTransport(
     else endWithError(socket, transportError(error.code));
   });
   return transport;
+}
+
+/** Its sequence may wait for the reader, but not for ever. A reply that is not there yet may take its time. */
+function cutOffWhenStalled(outgoing: ServerResponse, ms: number): void {
+  outgoing.setTimeout(ms, () => {
+    const { socket } = outgoing;
+    if (socket !== null && socket.writableLength > 0) socket.destroy();
+  });
 }
 
 function open(config: Config, logger: Logger, options: ServerOptions, listener: RequestListener): Transport {

@@ -99,11 +99,12 @@ describe('limits of what is no request yet', () => {
   });
 });
 
-describe('slow senders', () => {
+describe('slow clients', () => {
   const timeouts: Timeouts = {
     headersTimeout: 200,
     requestTimeout: 400,
     keepAliveTimeout: 60_000,
+    stalledReaderTimeout: 300,
     connectionsCheckingInterval: 50,
   };
   let transport: Transport;
@@ -115,7 +116,10 @@ describe('slow senders', () => {
       context.logger,
       (incoming, outgoing) => {
         incoming.on('error', () => undefined);
-        incoming.resume().on('end', () => outgoing.end('whole'));
+        const reply = () => outgoing.end('whole');
+        if (incoming.url === '/endless') outgoing.write('x'.repeat(2 ** 25));
+        else if (incoming.url === '/late') setTimeout(reply, 1000);
+        else incoming.resume().on('end', reply);
       },
       timeouts,
     );
@@ -152,13 +156,32 @@ describe('slow senders', () => {
     socket.write('hello\r\n\r\n');
     const [data] = (await once(socket, 'data')) as [Buffer];
     expectError(data.toString(), 400, null);
-    const numConnections = () =>
-      new Promise((resolve) => {
-        transport.server.getConnections((_, count) => {
-          resolve(count);
-        });
-      });
     await expect.poll(numConnections, { timeout: 30_000 }).toBe(0);
+    socket.destroy();
+  });
+
+  const numConnections = () =>
+    new Promise((resolve) => {
+      transport.server.getConnections((_, count) => {
+        resolve(count);
+      });
+    });
+
+  test('a client that reads nothing of its reply is cut off', async () => {
+    const socket = connect(port, '127.0.0.1');
+    socket.on('error', () => undefined);
+    socket.write('GET /endless HTTP/1.1\r\nHost: x\r\n\r\n');
+    await once(socket, 'readable');
+    expect(await numConnections()).toBe(1);
+    await expect.poll(numConnections, { timeout: 30_000 }).toBe(0);
+    socket.destroy();
+  });
+
+  test('a reply may take longer than that to come', async () => {
+    const socket = connect(port, '127.0.0.1');
+    socket.write('GET /late HTTP/1.1\r\nHost: x\r\n\r\n');
+    const [data] = (await once(socket, 'data')) as [Buffer];
+    expect(data.toString()).toMatch(/^HTTP\/1.1 200 /);
     socket.destroy();
   });
 
