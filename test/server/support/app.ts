@@ -36,6 +36,7 @@ export function createContext(
   engine: Engine | null,
   flags: Record<string, string> = {},
   id = 'coppice-recall',
+  changes: Partial<LoadedModel> = {},
 ) {
   const stream = new PassThrough();
   const config = loadConfig({ flags });
@@ -46,7 +47,9 @@ export function createContext(
     describe: () => describeModel({ modelDir: DEMO_MODEL }),
     load: () => new Promise<never>(() => undefined),
   };
-  const models = new ModelPool([new ServedModel(source, engine && loadedDemo(engine, config, id))]);
+  const models = new ModelPool([
+    new ServedModel(source, engine && { ...loadedDemo(engine, config, id), ...changes }),
+  ]);
   const presets = readPresets(config.pruning);
   const context = { config, models, presets, logger: createLogger({ level: config.log.level, stream }) };
   let text = '';
@@ -59,8 +62,13 @@ export function createContext(
   return { context, log };
 }
 
-export function createTestServer(engine: Engine | null, flags: Record<string, string> = {}): TestServer {
-  const { context, log } = createContext(engine, flags);
+/** @param changes to the demo model, such as another chat template */
+export function createTestServer(
+  engine: Engine | null,
+  flags: Record<string, string> = {},
+  changes: Partial<LoadedModel> = {},
+): TestServer {
+  const { context, log } = createContext(engine, flags, undefined, changes);
   const app = createApp(createServerContext(context));
   return {
     context,
