@@ -82,14 +82,31 @@ function chooseMaxTokens(
     throw new AppError('invalid_request', `${param}: expected at least one token`, { param });
   const { contextLength } = model.engine.model;
   const room = contextLength - promptTokens;
+  const limit = encodingLimit(model);
+  if (promptTokens > limit) throw contextExceeded(contextLength, `more than ${limit} in the prompt`, param);
   const requested = options.maxTokens ?? Math.max(1, Math.min(room, options.defaultMaxTokens));
   if (requested <= room) return requested;
-  throw new AppError(
-    'context_length_exceeded',
-    `expected at most ${contextLength} tokens (the model's context), got ${promptTokens + requested}: ` +
-      `${promptTokens} in the prompt and ${requested} for the completion`,
-    { param: promptTokens >= contextLength ? param : options.maxTokensParam },
+  throw contextExceeded(
+    contextLength,
+    `${promptTokens + requested}: ${promptTokens} in the prompt and ${requested} for the completion`,
+    promptTokens >= contextLength ? param : options.maxTokensParam,
   );
+}
+
+function contextExceeded(contextLength: number, found: string, param: string): AppError {
+  return new AppError(
+    'context_length_exceeded',
+    `expected at most ${contextLength} tokens (the model's context), got ${found}`,
+    { param },
+  );
+}
+
+/** Beyond the context by more than this, nobody needs to know by how much. */
+const EXACT_EXCESS = 4096;
+
+/** Ids of a prompt that are worth having: the work of encoding the rest would hold up everyone. */
+export function encodingLimit(model: LoadedModel): number {
+  return model.engine.model.contextLength + EXACT_EXCESS;
 }
 
 /**
@@ -102,11 +119,7 @@ export function checkTextLength(text: string, model: LoadedModel, param: string)
   if (maxTokenBytes === null) return;
   const leastTokens = Math.ceil(Buffer.byteLength(text, 'utf8') / maxTokenBytes);
   if (leastTokens <= contextLength) return;
-  throw new AppError(
-    'context_length_exceeded',
-    `expected at most ${contextLength} tokens (the model's context), got at least ${leastTokens} in the prompt`,
-    { param },
-  );
+  throw contextExceeded(contextLength, `at least ${leastTokens} in the prompt`, param);
 }
 
 function checkTokenId(id: number, model: LoadedModel, param: string): void {

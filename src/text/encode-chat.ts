@@ -2,9 +2,9 @@
 import { AppError } from '../errors.ts';
 import type { ChatMessage, ChatOptions, ChatTemplate, ContentPart } from './chat-template.ts';
 import type { ControlTextFinder } from './control-text.ts';
-import type { Tokenizer } from './tokenizer.ts';
+import type { EncodeOptions, Tokenizer } from './tokenizer.ts';
 
-export interface EncodeChatOptions extends ChatOptions {
+export interface EncodeChatOptions extends ChatOptions, EncodeOptions {
   /** Sees the prompt's text before the work of encoding it, and may throw. */
   readonly onRendered?: (text: string) => void;
 }
@@ -20,7 +20,7 @@ export function encodeChat(
   tokenizer: Tokenizer,
   template: ChatTemplate,
   messages: readonly ChatMessage[],
-  { onRendered, ...options }: EncodeChatOptions = {},
+  { onRendered, maxIds, ...options }: EncodeChatOptions = {},
 ): number[] {
   const shaped = messages.map((message, i) => shapeContent(message, template, `messages[${i}].content`));
   const sent = { messages: shaped, tools: options.tools, chat_template_kwargs: options.kwargs };
@@ -31,7 +31,7 @@ export function encodeChat(
     kwargs: disguise.apply(options.kwargs ?? {}),
   });
   onRendered?.(disguise.remove(rendered));
-  const ids = tokenizer.encodeTemplated(rendered, (text) => disguise.remove(text));
+  const ids = tokenizer.encodeTemplated(rendered, (text) => disguise.remove(text), { maxIds });
   // Most templates write the BOS token themselves; it must stand there once. Nothing may follow the reply's header.
   const { prefixIds } = tokenizer;
   return prefixIds.every((id, i) => ids[i] === id) ? ids : [...prefixIds, ...ids];

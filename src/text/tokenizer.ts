@@ -23,6 +23,11 @@ interface Finders {
   readonly normalized: AddedTokenFinder;
 }
 
+export interface EncodeOptions {
+  /** Text goes on after so many ids: the work stops, and there are more ids than this. */
+  readonly maxIds?: number | undefined;
+}
+
 export class Tokenizer {
   /** Highest id + 1; the model's head may have more rows, which mean nothing. */
   readonly vocabSize: number;
@@ -87,8 +92,8 @@ export class Tokenizer {
   }
 
   /** Text that names control tokens yields them. `addSpecialTokens` (default true): BOS as the model's files say. */
-  encode(text: string, options: { addSpecialTokens?: boolean } = {}): number[] {
-    const ids = this.#encodeWith(this.#allTokens, text, true);
+  encode(text: string, options: EncodeOptions & { addSpecialTokens?: boolean } = {}): number[] {
+    const ids = this.#encodeWith(this.#allTokens, text, true, options.maxIds);
     return (options.addSpecialTokens ?? true) ? [...this.prefixIds, ...ids, ...this.suffixIds] : ids;
   }
 
@@ -101,11 +106,17 @@ export class Tokenizer {
    * Encodes text whose control tokens are meant, and whose other stretches are `restore`d and then plain.
    * Nothing is added before or after.
    */
-  encodeTemplated(text: string, restore: (text: string) => string): number[] {
+  encodeTemplated(
+    text: string,
+    restore: (text: string) => string,
+    { maxIds = Infinity }: EncodeOptions = {},
+  ): number[] {
     const ids: number[] = [];
     for (const segment of this.#controlTokens.split(text)) {
+      if (ids.length > maxIds) break;
       if (segment.token !== undefined) ids.push(segment.token.id);
-      else append(ids, this.#encodeWith(this.#plainTokens, restore(segment.text), segment.start === 0));
+      else
+        append(ids, this.#encodeWith(this.#plainTokens, restore(segment.text), segment.start === 0, maxIds));
     }
     return ids;
   }
@@ -176,7 +187,7 @@ export class Tokenizer {
   }
 
   /** `atStart`: nothing stands before the text. Lone surrogates become U+FFFD: they have no UTF-8. */
-  #encodeWith(finders: Finders, text: string, atStart: boolean): number[] {
+  #encodeWith(finders: Finders, text: string, atStart: boolean, maxIds = Infinity): number[] {
     const ids: number[] = [];
     for (const raw of finders.raw.split(text.toWellFormed())) {
       if (raw.token !== undefined) {
@@ -191,7 +202,10 @@ export class Tokenizer {
         }
         const first = atStart && raw.start === 0 && segment.start === 0;
         const pieces = this.#preTokenizer?.(segment.text, first) ?? [segment.text];
-        for (const piece of pieces) this.#bpe.encode(piece, ids);
+        for (const piece of pieces) {
+          if (ids.length > maxIds) return ids;
+          this.#bpe.encode(piece, ids);
+        }
       }
     }
     return ids;

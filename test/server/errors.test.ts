@@ -188,6 +188,23 @@ describe('context length', () => {
     await expectError(await server.post(COMPLETIONS, { prompt }), row);
   });
 
+  test.each([
+    [2500, /at most 8192 tokens .*got 10\d{3}: 10\d{3} in the prompt and 1 for the completion$/],
+    [5000, /at most 8192 tokens .*got more than 12288 in the prompt$/],
+  ])(
+    'text of %i words whose tokens are too many, counted as far as it matters',
+    async (numWords, expected) => {
+      const row = { status: 400, code: 'context_length_exceeded' };
+      const prompt = 'zyxw '.repeat(numWords);
+      expect(
+        await expectError(await server.post(COMPLETIONS, { prompt, max_tokens: 1 }), {
+          ...row,
+          param: 'prompt',
+        }),
+      ).toMatch(expected);
+    },
+  );
+
   test('text too long for the context whatever its tokens is refused before it is tokenised', async () => {
     const long = 'The code of red is nine. '.repeat(500_000);
     const tokenise = (['encode', 'encodeTemplated'] as const).map((name) =>

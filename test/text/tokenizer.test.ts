@@ -24,6 +24,31 @@ describe.each(NAMES)('tokenizer of %s', (name) => {
   });
 });
 
+describe('a bound on the work', () => {
+  it.each(['qwen2', 'gpt2'])(
+    'stops soon after so many ids, which are those of the whole text: %s',
+    (name) => {
+      const tokenizer = loadTokenizer(name);
+      const words = fc.array(fc.constantFrom('alpha', 'beta', '12', '<|im_end|>', '\n', 'é'), {
+        maxLength: 60,
+      });
+      fc.assert(
+        fc.property(words, fc.nat({ max: 100 }), (parts, maxIds) => {
+          const text = parts.join(' ');
+          const whole = tokenizer.encode(text);
+          const bounded = tokenizer.encode(text, { maxIds });
+          expect(bounded).toEqual(whole.slice(0, bounded.length));
+          if (bounded.length < whole.length) expect(bounded.length).toBeGreaterThan(maxIds);
+          expect(tokenizer.encodeTemplated(text, (part) => part, { maxIds }).length > maxIds).toBe(
+            tokenizer.encodeTemplated(text, (part) => part).length > maxIds,
+          );
+        }),
+      );
+      expect(tokenizer.encode('word '.repeat(10_000), { maxIds: 50 }).length).toBeLessThan(100);
+    },
+  );
+});
+
 describe('control tokens', () => {
   it('are ids in encode and text in encodePlain', () => {
     const tokenizer = loadTokenizer('qwen2');

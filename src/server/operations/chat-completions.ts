@@ -8,7 +8,7 @@ import { chatShape } from '../chat-shape.ts';
 import { replyFormat } from '../choice-parts.ts';
 import type { ServerContext } from '../context.ts';
 import { checkMessageImages } from '../images/check-images.ts';
-import { checkTextLength, createJob } from '../job.ts';
+import { checkTextLength, createJob, encodingLimit } from '../job.ts';
 import type { LoadedModel } from '../model.ts';
 import { parseFields } from '../operation.ts';
 import type { Call, Generation, Operation } from '../operation.ts';
@@ -80,6 +80,7 @@ function encodePrompt(
   const ids = encodeChat(model.tokenizer, model.template, messages, {
     tools,
     kwargs: fields.chat_template_kwargs ?? {},
+    maxIds: encodingLimit(model),
     onRendered: (rendered) => {
       text = rendered;
       checkTextLength(rendered, model, 'messages');

@@ -4,7 +4,7 @@ import { Detokenizer } from '../../text/detokenizer.ts';
 import { countCharacters } from '../choice-text.ts';
 import type { ServerContext } from '../context.ts';
 import type { PromptLogprobs } from '../generation-job.ts';
-import { checkTextLength, checkTokenIds, createJob } from '../job.ts';
+import { checkTextLength, checkTokenIds, createJob, encodingLimit } from '../job.ts';
 import { concatLegacy, legacyLogprobs } from '../logprobs.ts';
 import type { LegacyLogprobs, TokenNames } from '../logprobs.ts';
 import type { LoadedModel } from '../model.ts';
@@ -87,7 +87,7 @@ function readPrompts(field: PromptField, model: LoadedModel): Prompt[] {
 
 function textPrompt(text: string, model: LoadedModel, param: string): Prompt {
   checkTextLength(text, model, param);
-  return { ids: model.tokenizer.encode(text), text };
+  return { ids: model.tokenizer.encode(text, { maxIds: encodingLimit(model) }), text };
 }
 
 function idsPrompt(ids: readonly number[], model: LoadedModel, param: string): Prompt {

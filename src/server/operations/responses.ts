@@ -3,7 +3,7 @@ import { AppError } from '../../errors.ts';
 import type { ChatMessage } from '../../text/chat-template.ts';
 import { encodeChat } from '../../text/encode-chat.ts';
 import type { ServerContext } from '../context.ts';
-import { checkTextLength, createJob } from '../job.ts';
+import { checkTextLength, createJob, encodingLimit } from '../job.ts';
 import type { LoadedModel } from '../model.ts';
 import { parseFields } from '../operation.ts';
 import type { Call, Generation, Operation, SseFraming } from '../operation.ts';
@@ -99,6 +99,7 @@ function readLogprobs({ include, top_logprobs: top }: ResponseBody): number | nu
 function encode(model: LoadedModel, messages: readonly ChatMessage[]): number[] {
   try {
     return encodeChat(model.tokenizer, model.template, messages, {
+      maxIds: encodingLimit(model),
       onRendered: (text) => {
         checkTextLength(text, model, 'input');
       },
