@@ -27,7 +27,7 @@ interface ModelTurn {
 /** @throws AppError `invalid_request`, `unsupported_value` */
 export function toMessages(instructions: string | null, items: readonly PlacedItem[]): ChatMessage[] {
   const messages: ChatMessage[] = [];
-  const callIds = new Set<string>();
+  const calledNames = new Map<string, string>();
   let turn: ModelTurn | null = null;
   const startTurn = (): ModelTurn => {
     const started: ModelTurn = { role: 'assistant', content: '' };
@@ -42,14 +42,16 @@ export function toMessages(instructions: string | null, items: readonly PlacedIt
       if (text !== '') turn.reasoning_content = text;
     } else if (item.type === 'function_call') {
       turn ??= startTurn();
-      callIds.add(item.call_id);
+      calledNames.set(item.call_id, item.name);
       (turn.tool_calls ??= []).push(toolCall(item));
     } else if (item.type === 'function_call_output') {
       turn = null;
-      if (!callIds.has(item.call_id)) throw unknownCall(item.call_id, param);
+      const name = calledNames.get(item.call_id);
+      if (name === undefined) throw unknownCall(item.call_id, param);
       messages.push({
         role: 'tool',
         tool_call_id: item.call_id,
+        name,
         content: textOf(item.output, `${param}.output`),
       });
     } else if (item.role === 'assistant') {

@@ -27,6 +27,11 @@ export class ResponseEvents {
   #open: OutputItem | null = null;
   #numEvents = 0;
 
+  /** Text would go on with what is open, or begin the response. */
+  get canTakeText(): boolean {
+    return this.#open === null ? this.output.length === 0 : this.#open.type === 'message';
+  }
+
   /** An event of the whole response: created, in progress or ended. */
   lifecycle(type: string, response: object): ResponseEvent {
     return this.#event(type, { response });

@@ -4,6 +4,7 @@ import type { ReplyReason } from '../choice-text.ts';
 import type { ServerContext } from '../context.ts';
 import type { GenerationEvent, GenerationJob } from '../generation-job.ts';
 import { chatLogprobs } from '../logprobs.ts';
+import type { ChatContentLogprob } from '../logprobs.ts';
 import type { LoadedModel } from '../model.ts';
 import { observedEvents } from '../observed-events.ts';
 import type { Call, Generation } from '../operation.ts';
@@ -14,6 +15,8 @@ import type { Conversation } from './input.ts';
 import type { OutputItem } from './output-items.ts';
 import { endedResponse, responseInProgress } from './response-object.ts';
 import type { ResponseMemory } from './store.ts';
+
+type Delta = Extract<GenerationEvent, { type: 'delta' }>;
 
 export interface ResponseReplyOptions {
   readonly fields: ResponseBody;
@@ -73,7 +76,7 @@ class ResponseReply {
 
   *#handle(event: GenerationEvent): Generator<ResponseEvent, void, void> {
     if (event.type === 'delta') {
-      yield* this.events.text(event.text, this.#logprobs(event));
+      yield* this.#delta(event);
     } else if (event.type === 'finish') {
       this.#reason = event.reason;
       yield* this.events.end(event.reason === 'length' ? 'incomplete' : 'completed');
@@ -89,6 +92,22 @@ class ResponseReply {
     }
   }
 
+  /** Log-probabilities stand with text, as OpenAI has none of reasoning and calls. */
+  *#delta(event: Delta): Generator<ResponseEvent, void, void> {
+    let logprobs = this.#logprobs(event);
+    for (const part of event.parts) {
+      if (part.type === 'content') {
+        yield* this.events.text(part.text, logprobs);
+        logprobs = [];
+      } else if (part.type === 'reasoning') yield* this.events.reasoning(part.text);
+      else if (part.type === 'call') yield* this.events.call(part.name, part.id);
+      else yield* this.events.callArguments(part.text);
+    }
+    // Tokens without text, such as the end of sequence where that is ignored.
+    if (event.parts.length === 0 && logprobs.length > 0 && this.events.canTakeText)
+      yield* this.events.text('', logprobs);
+  }
+
   #remember(output: readonly OutputItem[]): void {
     const { memory, fields, job, conversation } = this.#options;
     const turn = { input: conversation.input, output: output.map(withoutLogprobs) };
@@ -98,7 +117,7 @@ class ResponseReply {
     );
   }
 
-  #logprobs({ tokens }: Extract<GenerationEvent, { type: 'delta' }>) {
+  #logprobs({ tokens }: Delta): ChatContentLogprob[] {
     const { model, fields } = this.#options;
     const asIds = fields.return_tokens_as_token_ids ?? false;
     return chatLogprobs({ tokenizer: model.tokenizer, asIds }, tokens);

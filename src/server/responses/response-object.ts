@@ -43,7 +43,7 @@ export function endedResponse(
     completed_at: isComplete ? Math.floor(Date.now() / 1000) : null,
     incomplete_details: isComplete ? null : { reason: 'max_output_tokens' },
     output,
-    usage: usage(end),
+    usage: usage(end, reasoningTokens(settings.model, output)),
     ...totals(settings.job.pruning, end),
   };
 }
@@ -55,14 +55,20 @@ function totals(pruning: PruningChoice | null, end: End): object {
   };
 }
 
-function usage({ usage: { promptTokens, cachedTokens, completionTokens } }: End) {
+function usage({ usage: { promptTokens, cachedTokens, completionTokens } }: End, reasoning: number) {
   return {
     input_tokens: promptTokens,
     input_tokens_details: { cached_tokens: cachedTokens },
     output_tokens: completionTokens,
-    output_tokens_details: { reasoning_tokens: 0 },
+    output_tokens_details: { reasoning_tokens: Math.min(reasoning, completionTokens) },
     total_tokens: promptTokens + completionTokens,
   };
+}
+
+/** Counted by encoding the text again, which a model may have written in other tokens. */
+function reasoningTokens({ tokenizer }: LoadedModel, output: readonly OutputItem[]): number {
+  const texts = output.flatMap((item) => (item.type === 'reasoning' ? item.content : []));
+  return texts.reduce((sum, { text }) => sum + tokenizer.encodePlain(text).length, 0);
 }
 
 /** OpenAI's keys, all of them; those that this server has no use for say so by null. */
@@ -86,8 +92,8 @@ function head({ fields, model, job, createdSeconds }: ResponseSettings) {
     store: fields.store ?? true,
     temperature: job.sampling.temperature,
     text: { format: { type: 'text' } },
-    tool_choice: 'auto',
-    tools: [],
+    tool_choice: fields.tool_choice ?? 'auto',
+    tools: fields.tools ?? [],
     top_logprobs: job.sampling.logprobs ?? 0,
     top_p: fields.top_p ?? model.defaults.topP,
     truncation: 'disabled',

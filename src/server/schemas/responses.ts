@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { onlyOff, samplingFields } from './fields.ts';
 import { responseInput } from './response-items.ts';
+import { responseToolFields } from './response-tools.ts';
 
 /** What OpenAI lets one ask for beside the response; all but the first concern what never occurs here. */
 const includable = z.enum([
@@ -37,9 +38,8 @@ export const responseBody = z.object({
   top_logprobs: z.int().min(0).max(20).nullish(),
   metadata: metadata.nullish(),
   text: z.object({ format: z.unknown().optional() }).nullish(),
-  tools: z.unknown().optional(),
-  tool_choice: z.unknown().optional(),
-  parallel_tool_calls: z.boolean().nullish(),
+  ...responseToolFields,
+  chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
   truncation: z.enum(['auto', 'disabled']).nullish(),
   background: onlyOff(false),
   conversation: onlyOff(),

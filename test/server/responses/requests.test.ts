@@ -46,7 +46,7 @@ describe('refused by name', () => {
         { type: 'input_text', text: 'a' },
         { type: 'input_image', image_url: 'data:,' },
       ]),
-      'input[0].content[1].type',
+      'input[0].content[1].image_url',
       'unsupported_value',
     ],
     [message([{ type: 'input_file', file_id: 'f' }]), 'input[0].content[0].type', 'unsupported_value'],
