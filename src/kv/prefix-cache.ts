@@ -194,7 +194,8 @@ function sumBytes(entries: readonly Entry[]): number {
   return entries.reduce((sum, { cache }) => sum + cache.bytes, 0);
 }
 
-function sharedLength(a: Int32Array, b: Int32Array, limit: number): number {
+/** How many ids both begin with, at most `limit`. */
+export function sharedLength(a: Int32Array, b: Int32Array, limit: number): number {
   const end = Math.min(a.length, b.length, limit);
   let length = 0;
   while (length < end && a[length] === b[length]) length++;

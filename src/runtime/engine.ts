@@ -278,7 +278,7 @@ export class InferenceEngine {
   // ---- prefill
 
   #admit(sequence: Sequence): boolean {
-    while (!this.#memory.open(sequence)) if (!this.#parkOne()) return false;
+    while (!this.#memory.open(sequence, this.#scheduler.running)) if (!this.#parkOne()) return false;
     if (sequence.request.start(sequence.numComputed)) {
       this.#promptTokens += sequence.numTokens;
       this.#cachedTokens += sequence.numComputed;

@@ -3,7 +3,7 @@ import { AppError } from '../errors.ts';
 import { BytePool } from '../kv/byte-pool.ts';
 import { LARGEST_STEP } from '../kv/head-cache.ts';
 import { checkIntegrity } from '../kv/integrity.ts';
-import { PrefixCache, type PrefixHit } from '../kv/prefix-cache.ts';
+import { PrefixCache, type PrefixHit, sharedLength } from '../kv/prefix-cache.ts';
 import { bytesFor, type KvShape, SequenceCache } from '../kv/sequence-cache.ts';
 import type { ActivePolicies } from '../policies/index.ts';
 import type { Model } from './model.ts';
@@ -93,13 +93,16 @@ export class Memory {
     return grow() || (this.#prefix.evict(bytesFor(this.#shape, numRows + LARGEST_STEP)) > 0 && grow());
   }
 
-  /** Gives a waiting sequence a cache, from a kept prefix where there is one; unpruned, with room for all its tokens. */
-  open(sequence: Sequence): boolean {
+  /**
+   * Gives a waiting sequence a cache, with what is kept of its beginning or what one of the others has computed of it;
+   * unpruned, with room for all its tokens.
+   */
+  open(sequence: Sequence, others: readonly Sequence[]): boolean {
     const { request, prefillEnd } = sequence;
     const needed = this.#needed(request, prefillEnd, sequence.numTokens - prefillEnd);
     // Wait until enough is free beside what the prefix cache could give up.
     if (needed > this.#pool.freeBytes + this.#prefix.bytes) return false;
-    const hit = this.#takePrefix(sequence);
+    const hit = this.#takePrefix(sequence, others);
     const cache = hit?.cache ?? new SequenceCache(this.#pool, this.#shapeFor(request), this.#contextLength);
     const start = hit?.length ?? 0;
     if (request.policies !== null) {
@@ -120,14 +123,30 @@ export class Memory {
     return this.#shape.map((layer, i) => (runs?.[i] === false ? { ...layer, kvHeads: 0 } : layer));
   }
 
-  #takePrefix({ request, ids, prefillEnd }: Sequence): PrefixHit | null {
+  #takePrefix({ request, ids, prefillEnd }: Sequence, others: readonly Sequence[]): PrefixHit | null {
     const { input, policies } = request;
     // A prompt that is to be scored needs the logits of all its tokens.
     if (!input.cachePrompt || input.promptLogprobs !== null) return null;
     const numHeard = policies === null ? 1 : rowsHeard(policies);
     if (numHeard >= prefillEnd) return null;
+    const wanted = ids.subarray(0, prefillEnd - numHeard + 1);
     // Pruning must not reach what is kept for others.
-    return this.#prefix.take(ids.subarray(0, prefillEnd - numHeard + 1), { copies: policies !== null });
+    return this.#copyRunning(wanted, others) ?? this.#prefix.take(wanted, { copies: policies !== null });
+  }
+
+  /** A copy of the longest beginning of `ids` that a running sequence has computed, if it is longer than the kept ones. */
+  #copyRunning(ids: Int32Array, others: readonly Sequence[]): PrefixHit | null {
+    let length = this.#prefix.match(ids);
+    let longest: SequenceCache | null = null;
+    for (const { request, cache, ids: computed, numComputed } of others) {
+      if (cache === null || request.policies !== null || !request.input.cachePrompt) continue;
+      const shared = sharedLength(ids, computed, Math.min(numComputed, ids.length - 1));
+      if (shared <= length) continue;
+      length = shared;
+      longest = cache;
+    }
+    const copy = longest?.fork(length) ?? null;
+    return copy === null ? null : { cache: copy, length };
   }
 
   /** A copy of what a sequence has computed, given to another one. False if there is no room for it. */

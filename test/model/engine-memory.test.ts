@@ -170,6 +170,36 @@ describe.each([
     expect(run.engine.stats()).toMatchObject({ cachedTokens: 350, promptTokens: 71 + 5 * 80 });
   });
 
+  test('several that continue one conversation at once all start from it', async () => {
+    const run = new EngineRun(model);
+    const first = run.submit(makeRequest(ids(60, 1), { ...cached, maxTokens: 5 }));
+    await run.untilIdle();
+    const said = [...ids(60, 1), ...first.tokens()];
+    const next = [2, 3, 4].map((seed) => run.submit(makeRequest([...said, ...ids(8, seed)], cached)));
+    await run.untilIdle();
+    for (const recording of next) {
+      expect(recording.done.usage.cachedTokens).toBe(64);
+      const cold = await runAlone(model, { ...recording.request, cachePrompt: false });
+      expect(recording.tokens()).toEqual(cold.tokens());
+    }
+  });
+
+  test('who comes while another computes starts from what that has computed, if both may share', async () => {
+    const run = new EngineRun(model);
+    const running = run.submit(makeRequest(ids(100, 1), { ...cached, maxTokens: 20 }));
+    while (running.tokens().length < 3) await run.turn();
+    const shares = run.submit(makeRequest([...ids(100, 1), ...ids(5, 2)], { ...cached, maxTokens: 4 }));
+    const refuses = run.submit(
+      makeRequest([...ids(100, 1), ...ids(5, 3)], { maxTokens: 4, cachePrompt: false }),
+    );
+    await run.untilIdle();
+    expect([shares, refuses].map(({ done }) => done.usage.cachedTokens)).toEqual([100, 0]);
+    for (const recording of [running, shares]) {
+      const cold = await runAlone(model, { ...recording.request, cachePrompt: false });
+      expect(recording.tokens()).toEqual(cold.tokens());
+    }
+  });
+
   test('the same prompt again computes its last token', async () => {
     const run = new EngineRun(own);
     const request = makeRequest(makeIds(65, own.info.vocabSize, 3), { ...cached, numChoices: 2 });
