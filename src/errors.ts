@@ -52,6 +52,11 @@ export const ERROR_LABELS: readonly string[] = [
   ...new Set((Object.keys(TABLE) as ErrorCode[]).map(errorLabel)),
 ];
 
+/** Labels of what is no fault of the request's. */
+export const SERVER_FAULTS: ReadonlySet<string> = new Set(
+  (Object.keys(TABLE) as ErrorCode[]).filter((code) => errorStatus(code) >= 500).map(errorLabel),
+);
+
 /** The `error` object of a reply: all four keys, always. */
 export interface ErrorBody {
   message: string;

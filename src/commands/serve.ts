@@ -9,11 +9,14 @@ import { ModelPool } from '../server/model-pool.ts';
 import { isLoopback } from '../server/origins.ts';
 import { readPresets } from '../server/presets.ts';
 import { ServedModel } from '../server/served-model.ts';
+import { createTracing } from '../server/tracing.ts';
 import { modelSources } from './load.ts';
-import { addConfigOptions, readConfig } from './options.ts';
+import { addConfigOptions, packageVersion, readConfig } from './options.ts';
 
 /** How long the engine may take to come to the end of its turn when the process has to go. */
 const LAST_TURN_MS = 5000;
+/** How long the last traces may take to be sent. */
+const LAST_TRACES_MS = 2000;
 
 export function addServeCommand(program: Command): void {
   const command = program.command('serve').description('serve a model over HTTP with the OpenAI API');
@@ -35,16 +38,20 @@ async function serve(command: Command): Promise<void> {
     sources.map((source) => new ServedModel(source)),
     defaultId,
   );
+  const tracing = await createTracing(config.tracing.otlp_endpoint, { logger, version: packageVersion() });
   const started: { listener?: Listener } = {};
   const timeoutMs = config.shutdown.timeout_ms;
   onSignals(logger, {
     drain: async () => {
       await started.listener?.drain(timeoutMs);
-      return settlesWithin(models.close(), Math.max(timeoutMs, LAST_TURN_MS));
+      const hasEnded = await settlesWithin(models.close(), Math.max(timeoutMs, LAST_TURN_MS));
+      // What was cut off has ended by now, and is traced, too.
+      await tracing?.close(LAST_TRACES_MS);
+      return hasEnded;
     },
     hurry: () => settlesWithin(models.close(), LAST_TURN_MS),
   });
-  started.listener = await listen({ config, logger, models, presets });
+  started.listener = await listen({ config, logger, models, presets, tracing });
   const { url } = started.listener;
   logger.info({ config: printableConfig(config), url }, 'listening');
   if (config.api_keys.length === 0 && config.api_keys_file === null && !isLoopback(config.host))

@@ -11,6 +11,7 @@ import { countFailures } from './request-meter.ts';
 import { recordRequest } from './request-record.ts';
 import type { Route } from './route.ts';
 import { routeTable } from './routes/table.ts';
+import { traceRequests } from './tracing.ts';
 
 export function createApp(context: ServerContext): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
@@ -21,6 +22,7 @@ export function createApp(context: ServerContext): Hono<AppEnv> {
   app.use(checkOrigins(context.gate.origins));
   const table = routeTable(context);
   app.use(requireKey(context.gate.keys, publicPaths(table)));
+  if (context.tracing) app.use(traceRequests(context.tracing));
   app.onError(errorHandler(context.logger));
   for (const { method, path, handle } of table) app.on(method, path, handle);
   for (const path of new Set(table.map((route) => route.path))) {

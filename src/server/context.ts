@@ -11,6 +11,7 @@ import type { ModelPool } from './model-pool.ts';
 import type { RequestRecord } from './request-record.ts';
 import { ResponseStore } from './responses/store.ts';
 import type { ResponseMemory } from './responses/store.ts';
+import type { Tracing } from './tracing.ts';
 
 /** What a server is made of. */
 export interface ServerOptions {
@@ -18,6 +19,8 @@ export interface ServerOptions {
   readonly logger: Logger;
   readonly models: ModelPool;
   readonly presets: Presets;
+  /** Absent or null = none. */
+  readonly tracing?: Tracing | null;
 }
 
 export interface ServerContext extends ServerOptions {

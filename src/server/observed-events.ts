@@ -35,21 +35,30 @@ async function* observe(
 ): AsyncGenerator<GenerationEvent, void, void> {
   const logsText = context.config.log.prompts;
   const reasons: string[] = [];
+  const { milestones } = record;
+  milestones.submittedMs = performance.now();
+  record.job = job;
   record.policy = policyLabel(job.pruning);
   record.finishReasons = reasons;
   if (logsText) record.prompt = promptText(model, job);
   const meter = new RequestMeter(context.metrics, model.id, job, record.startedMs);
   const onToken = (choice: number, ms: number) => {
+    milestones.firstTokenMs ??= ms;
     meter.token(choice, ms);
   };
   const events = generate(model, job, signal, { onToken, stopSignal });
   for await (const event of events) {
-    if (event.type === 'prefill') ticket.started(event.promptIndex);
+    if (event.type === 'prefill') {
+      milestones.prefillMs ??= event.arrivedMs;
+      ticket.started(event.promptIndex);
+    }
     if (event.type === 'finish') reasons.push(event.reason);
     if (event.type === 'delta' && logsText) record.completion = (record.completion ?? '') + event.text;
     if (event.type === 'end') {
       record.usage = event.usage;
       record.timings = event.timings;
+      record.pruning = event.pruning;
+      milestones.endMs = performance.now();
       meter.end(event, reasons);
     }
     yield event;

@@ -10,6 +10,7 @@ import type { Call, Operation } from '../operation.ts';
 import { chooseRequestId } from '../request-id.ts';
 import { countFailure } from '../request-meter.ts';
 import { RequestRecord } from '../request-record.ts';
+import type { TraceHeaders } from '../trace-context.ts';
 import type { Dialect } from './dialect.ts';
 import { FrameError, readFrame } from './frame.ts';
 import type { Frame, StreamId } from './frame.ts';
@@ -29,6 +30,7 @@ export interface ConnectionOptions {
   readonly client: string | null;
   /** Of the upgrade request. */
   readonly pruningHeader: string | undefined;
+  readonly traceHeaders: TraceHeaders;
 }
 
 export class Connection {
@@ -156,7 +158,8 @@ export class Connection {
   /** A record that ends in a log line and the counts, as that of an HTTP request. */
   #record(requestId = chooseRequestId(undefined)): RequestRecord {
     const record = new RequestRecord();
-    const { path } = this.#options;
+    const { path, traceHeaders } = this.#options;
+    this.#context.tracing?.watch(record, { requestId, path, method: null }, traceHeaders);
     record.onEnd(() => {
       this.#context.logger.info({ method: 'WS', path, ...logFields(record), requestId }, 'request');
       countFailure(this.#context, record);

@@ -9,6 +9,7 @@ import type { ServerContext } from '../context.ts';
 import { PRUNING_HEADER } from '../pruning.ts';
 import { countFailure } from '../request-meter.ts';
 import { RequestRecord } from '../request-record.ts';
+import { traceHeaders } from '../trace-context.ts';
 import { endWithError } from '../transport.ts';
 import { Connection } from './connection.ts';
 import type { ConnectionOptions } from './connection.ts';
@@ -104,6 +105,7 @@ export class WebSocketUpgrades {
       dialect,
       client: client.keyName,
       pruningHeader: typeof header === 'string' ? header : undefined,
+      traceHeaders: traceHeaders(request.headers),
     };
   }
 
