@@ -13,9 +13,32 @@ const functionTool = z.object({
   strict: z.boolean().nullish(),
 });
 
-/** Tools that OpenAI runs itself: recognised so that the refusal can name them. */
-const hostedTool = z.object({
-  type: z.string().refine((type) => type !== 'function', 'expected the fields of a function'),
+/** Tools of OpenAI that are no functions: known so that the refusal can name them. */
+const otherTool = z.object({
+  type: z.enum([
+    'apply_patch',
+    'code_interpreter',
+    'computer',
+    'computer_use_preview',
+    'custom',
+    'file_search',
+    'image_generation',
+    'local_shell',
+    'mcp',
+    'namespace',
+    'programmatic_tool_calling',
+    'shell',
+    'tool_search',
+    'web_search',
+    'web_search_2025_08_26',
+    'web_search_preview',
+    'web_search_preview_2025_03_11',
+  ]),
+});
+
+const tool = z.discriminatedUnion('type', [functionTool, otherTool], {
+  error: (issue) =>
+    typeof issue.input === 'object' ? 'expected "function"' : 'expected a tool with type "function"',
 });
 
 const namedFunction = z.object({ type: z.literal('function'), name: z.string() });
@@ -27,10 +50,7 @@ const allowedTools = z.object({
 });
 
 export const responseToolFields = {
-  tools: z
-    .array(z.union([functionTool, hostedTool]))
-    .max(MAX_TOOLS)
-    .nullish(),
+  tools: z.array(tool).max(MAX_TOOLS).nullish(),
   tool_choice: z
     .union(
       [z.enum(['none', 'auto', 'required']), z.discriminatedUnion('type', [namedFunction, allowedTools])],
