@@ -39,6 +39,6 @@ export interface FunctionCallItem {
 export type OutputItem = MessageItem | ReasoningItem | FunctionCallItem;
 
 /** 144 random bits behind the prefix. */
-export function newId(prefix: 'resp_' | 'msg_' | 'rs_' | 'fc_'): string {
+export function newId(prefix: 'msg_' | 'rs_' | 'fc_'): string {
   return prefix + randomBytes(18).toString('hex');
 }
