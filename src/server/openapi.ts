@@ -112,16 +112,21 @@ function replyObject({ reply, events, request }: RouteDescription): object {
   const headers = { ...REQUEST_ID, ...(request && IGNORED_FIELDS) };
   if ('mediaType' in reply)
     return { description, headers, content: { [reply.mediaType]: { schema: { type: 'string' } } } };
-  const stream = events && {
-    'text/event-stream': {
-      schema: {
-        type: 'string',
-        description: `with "stream": true: events whose data are each a ${events.name}, and comments that keep the connection alive`,
-      },
-      'x-event-schema': reference(events),
-    },
-  };
+  const stream = events && { 'text/event-stream': { schema: eventSchema(events) } };
   return { description, headers, content: { 'application/json': { schema: reference(reply) }, ...stream } };
+}
+
+/** Of each event; the last one of some routes is no JSON. */
+function eventSchema(events: NamedSchema): object {
+  return {
+    description: 'each event of a streamed reply; comments keep the connection alive',
+    type: 'object',
+    properties: {
+      event: { type: 'string' },
+      data: { type: 'string', contentMediaType: 'application/json', contentSchema: reference(events) },
+    },
+    required: ['data'],
+  };
 }
 
 /** One reply a status, which says the codes that it can come with. */

@@ -11,9 +11,10 @@ scratch=$(mktemp -d)
 server=
 trap 'if [ -n "$server" ]; then kill "$server"; wait "$server" || true; fi; rm -rf "$scratch"' EXIT
 
-if ! "$venv/bin/pip" freeze 2>/dev/null | grep -qxiFf <(grep -o '^schemathesis==.*' "$here/requirements.txt"); then
-  python3 -m venv "$venv"
+if ! cmp --silent "$here/requirements.txt" "$venv/requirements.txt"; then
+  python3 -m venv --clear "$venv"
   "$venv/bin/pip" install --quiet --requirement "$here/requirements.txt"
+  cp "$here/requirements.txt" "$venv"
 fi
 
 url=${1:-}

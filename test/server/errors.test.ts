@@ -51,6 +51,7 @@ describe('wrong values: 400 with the path of the field', () => {
     [CHAT, { messages: hello, top_k: 1.5 }, 'top_k'],
     [CHAT, { messages: hello, min_p: 2 }, 'min_p'],
     [CHAT, { messages: hello, repetition_penalty: 0 }, 'repetition_penalty'],
+    [CHAT, { messages: hello, repetition_penalty: 5e-324 }, 'repetition_penalty'],
     [CHAT, { messages: hello, presence_penalty: 3 }, 'presence_penalty'],
     [CHAT, { messages: hello, frequency_penalty: -3 }, 'frequency_penalty'],
     [CHAT, { messages: hello, n: 0 }, 'n'],

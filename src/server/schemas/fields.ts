@@ -27,7 +27,8 @@ export const samplingFields = {
   top_p: optional(z.number().min(0).max(1)),
   top_k: optional(z.int().min(-1)),
   min_p: optional(z.number().min(0).max(1)),
-  repetition_penalty: optional(z.number().gt(0).max(100)),
+  // A factor on logits: what is nearer to 0 than any use of it would make them infinite.
+  repetition_penalty: optional(z.number().min(0.01).max(100)),
   presence_penalty: optional(z.number().min(-2).max(2)),
   frequency_penalty: optional(z.number().min(-2).max(2)),
   logit_bias: optional(
