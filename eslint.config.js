@@ -27,7 +27,7 @@ const directions = layers.flatMap((names, i) => {
 });
 
 export default tseslint.config(
-  { ignores: ['dist', 'models', 'test/fixtures', 'bench/peers/.venv'] },
+  { ignores: ['dist', 'models', 'test/fixtures', '**/.venv'] },
   eslint.configs.recommended,
   ...tseslint.configs.strictTypeChecked,
   {
