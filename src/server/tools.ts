@@ -2,7 +2,7 @@
 import type { StructuralTagFormat } from '@mlc-ai/web-xgrammar';
 import { AppError } from '../errors.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
-import type { CallSchema, ToolCallFormat } from '../text/tool-calls/contract.ts';
+import type { CallableTool } from '../text/tool-calls/contract.ts';
 import { toolCallFormat } from '../text/tool-calls/index.ts';
 import type { TemplateTool } from '../text/tool-calls/message-calls.ts';
 import type { CallReading } from './choice-parts.ts';
@@ -15,20 +15,18 @@ export interface ToolUse {
   readonly reading: CallReading | null;
   /** Null = nothing is enforced. */
   readonly grammar: CallGrammar | null;
+  /** Calls and nothing else, where content has a grammar of its own; null = there are no calls. */
+  readonly callsAlone: StructuralTagFormat | null;
 }
 
 export interface CallGrammar {
-  /** Tools whose parameters' schemas it is made of: their indices in `tools`. */
-  readonly enforced: readonly number[];
   /** Whether the reply must be calls: then it has no content. */
   readonly isRequired: boolean;
   /** Calls, or, unless they are required, text with calls in it. */
   readonly format: StructuralTagFormat;
-  /** Calls and nothing else. */
-  readonly onlyCalls: StructuralTagFormat;
 }
 
-const NO_TOOLS: ToolUse = { told: null, reading: null, grammar: null };
+const NO_TOOLS: ToolUse = { told: null, reading: null, grammar: null, callsAlone: null };
 /** What takes no parameters, as OpenAI reads it when they are left out. */
 const NO_PARAMETERS = { type: 'object', properties: {} };
 const ANY_PARAMETERS = { type: 'object', additionalProperties: true };
@@ -54,13 +52,21 @@ export function readToolUse(fields: ToolFields, template: ChatTemplate): ToolUse
   // A template that refuses several calls would refuse the conversation's next request.
   const isParallel =
     (fields.parallel_tool_calls ?? true) && (!template.takesTools || template.takesSeveralCalls);
+  const callable = callableTools(tools, selection);
+  const options = { isRequired: selection.isRequired, isParallel: isParallel && !selection.isSingle };
+  // The free choice of a tool needs no grammar, unless something must hold for the calls that come of it.
+  const isEnforced =
+    selection.isRequired ||
+    selection.names !== null ||
+    fields.parallel_tool_calls === false ||
+    tools.some((tool) => tool.function.strict === true);
   return {
     told: tools.map(told),
     reading: { format, names: new Set(tools.map((tool) => tool.function.name)) },
-    grammar: grammar(format, tools, selection, {
-      isParallel: isParallel && !selection.isSingle,
-      isLimited: fields.parallel_tool_calls === false,
-    }),
+    grammar: isEnforced
+      ? { isRequired: selection.isRequired, format: format.grammar(callable, options) }
+      : null,
+    callsAlone: format.grammar(callable, { ...options, isRequired: true }),
   };
 }
 
@@ -109,27 +115,24 @@ function checkKnown(name: string, tools: readonly FunctionTool[], param: string)
   throw invalid(param, `expected one of the tools (${known}), got ${JSON.stringify(name.slice(0, 64))}`);
 }
 
-/** The free choice of a tool needs no grammar, unless something must hold for the calls that come of it. */
-function grammar(
-  format: ToolCallFormat,
+/** Schemas hold where a call is required or its tool is strict; other arguments may be any object. */
+function callableTools(
   tools: readonly FunctionTool[],
   { isRequired, names }: Selection,
-  { isParallel, isLimited }: { isParallel: boolean; isLimited: boolean },
-): CallGrammar | null {
-  const callable = [...tools.entries()].filter(([, tool]) => names?.has(tool.function.name) ?? true);
-  const isStrict = (tool: FunctionTool) => isRequired || tool.function.strict === true;
-  const isNeeded = isRequired || isLimited || names !== null || callable.some(([, tool]) => isStrict(tool));
-  if (!isNeeded) return null;
-  const schemas = callable.map(([, tool]): CallSchema => ({
-    name: tool.function.name,
-    parameters: isStrict(tool) ? (tool.function.parameters ?? NO_PARAMETERS) : ANY_PARAMETERS,
-  }));
-  return {
-    enforced: callable.filter(([, tool]) => isStrict(tool)).map(([index]) => index),
-    isRequired,
-    format: format.grammar(schemas, { isRequired, isParallel }),
-    onlyCalls: format.grammar(schemas, { isRequired: true, isParallel }),
-  };
+): readonly CallableTool[] {
+  return [...tools.entries()]
+    .filter(([, tool]) => names?.has(tool.function.name) ?? true)
+    .map(
+      ([
+        ,
+        {
+          function: { name, parameters, strict },
+        },
+      ]) => {
+        const schema = isRequired || strict === true ? (parameters ?? NO_PARAMETERS) : ANY_PARAMETERS;
+        return { name, arguments: { type: 'json_schema', json_schema: schema } };
+      },
+    );
 }
 
 function told({ type, function: { name, description, parameters } }: FunctionTool): TemplateTool {

@@ -29,6 +29,11 @@ const template = (name: string) =>
 
 type Completion = OpenAI.ChatCompletion;
 type Chunk = OpenAI.ChatCompletionChunk;
+interface Message {
+  content: string | null;
+  reasoning_content?: string;
+  tool_calls?: { id: string; type: string; function: { name: string; arguments: string } }[];
+}
 interface Read {
   content: string | null;
   reasoning_content?: string;
@@ -43,11 +48,7 @@ function serverSaying(text: string, name: string, reason: 'stop' | 'length' = 's
 }
 
 function fromWhole({ choices: [choice] }: Completion): Read {
-  const { content, reasoning_content, tool_calls } = choice!.message as typeof choice & {
-    content: string | null;
-    reasoning_content?: string;
-    tool_calls?: { id: string; type: string; function: { name: string; arguments: string } }[];
-  };
+  const { content, reasoning_content, tool_calls } = choice!.message as unknown as Message;
   for (const call of tool_calls ?? []) {
     expect(Object.keys(call)).toEqual(['id', 'type', 'function']);
     expect(call).toMatchObject({ id: expect.stringMatching(/^call_\w{24}$/) as string, type: 'function' });

@@ -24,10 +24,10 @@ export interface ParserOptions {
   readonly hidden: ReadonlySet<string>;
 }
 
-/** A function, and the JSON schema that its arguments must follow. */
-export interface CallSchema {
+/** A function that may be called, and what its arguments must look like. */
+export interface CallableTool {
   readonly name: string;
-  readonly parameters: boolean | Readonly<Record<string, unknown>>;
+  readonly arguments: StructuralTagFormat;
 }
 
 export interface CallGrammarOptions {
@@ -45,7 +45,7 @@ export interface ToolCallFormat {
   detect(templateSource: string): boolean;
   createParser(options: ParserOptions): CallParser;
   /** A structural tag of xgrammar; `tools` are at least one. */
-  grammar(tools: readonly CallSchema[], options: CallGrammarOptions): StructuralTagFormat;
+  grammar(tools: readonly CallableTool[], options: CallGrammarOptions): StructuralTagFormat;
   /** A new id, in the shape that the model's template takes. */
   newCallId(): string;
 }

@@ -5,7 +5,7 @@ import type { MarkedPiece } from '../markers.ts';
 import { newCallId } from './call-id.ts';
 import { CallObject } from './call-object.ts';
 import { CallOutput } from './call-output.ts';
-import type { CallEvent, CallParser, CallSchema, ParserOptions, ToolCallFormat } from './contract.ts';
+import type { CallEvent, CallParser, CallableTool, ParserOptions, ToolCallFormat } from './contract.ts';
 
 const BEGIN = '<tool_call>';
 const END = '</tool_call>';
@@ -31,11 +31,11 @@ export const hermes: ToolCallFormat = {
   newCallId,
 };
 
-function tag({ name, parameters }: CallSchema): TagFormat {
+function tag({ name, arguments: content }: CallableTool): TagFormat {
   return {
     type: 'tag',
     begin: `${BEGIN}\n{"name": ${JSON.stringify(name)}, "arguments": `,
-    content: { type: 'json_schema', json_schema: parameters },
+    content,
     end: `}\n${END}`,
   };
 }

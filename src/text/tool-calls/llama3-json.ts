@@ -9,7 +9,7 @@ import type {
   CallEvent,
   CallGrammarOptions,
   CallParser,
-  CallSchema,
+  CallableTool,
   ParserOptions,
   ToolCallFormat,
 } from './contract.ts';
@@ -39,11 +39,11 @@ export const llama3Json: ToolCallFormat = {
   newCallId,
 };
 
-function calls(tools: readonly CallSchema[], { isParallel }: CallGrammarOptions): TagsWithSeparatorFormat {
-  const tags = tools.map(({ name, parameters }): TagFormat => ({
+function calls(tools: readonly CallableTool[], { isParallel }: CallGrammarOptions): TagsWithSeparatorFormat {
+  const tags = tools.map(({ name, arguments: content }): TagFormat => ({
     type: 'tag',
     begin: `{"name": ${JSON.stringify(name)}, "parameters": `,
-    content: { type: 'json_schema', json_schema: parameters },
+    content,
     end: '}',
   }));
   return {

@@ -9,7 +9,7 @@ import type {
   CallEvent,
   CallGrammarOptions,
   CallParser,
-  CallSchema,
+  CallableTool,
   ParserOptions,
   ToolCallFormat,
 } from './contract.ts';
@@ -51,11 +51,11 @@ export const mistralArgs: ToolCallFormat = {
   },
 };
 
-function list(tools: readonly CallSchema[], { isParallel }: CallGrammarOptions): TagFormat {
-  const tags = tools.map(({ name, parameters }): TagFormat => ({
+function list(tools: readonly CallableTool[], { isParallel }: CallGrammarOptions): TagFormat {
+  const tags = tools.map(({ name, arguments: content }): TagFormat => ({
     type: 'tag',
     begin: `{"name": ${JSON.stringify(name)}, "arguments": `,
-    content: { type: 'json_schema', json_schema: parameters },
+    content,
     end: '}',
   }));
   return {
@@ -78,7 +78,7 @@ function whenNeeded(calls: TagFormat, { isRequired }: CallGrammarOptions): Struc
   return { type: 'triggered_tags', triggers: [CALLS], tags: [calls], stop_after_first: true };
 }
 
-function named(tools: readonly CallSchema[], { isParallel }: CallGrammarOptions): StructuralTagFormat {
+function named(tools: readonly CallableTool[], { isParallel }: CallGrammarOptions): StructuralTagFormat {
   const tags = tools.map((tool) => namedTag(tool, ''));
   return {
     type: 'sequence',
@@ -95,11 +95,11 @@ function named(tools: readonly CallSchema[], { isParallel }: CallGrammarOptions)
   };
 }
 
-function namedTag({ name, parameters }: CallSchema, before: string): TagFormat {
+function namedTag({ name, arguments: content }: CallableTool, before: string): TagFormat {
   return {
     type: 'tag',
     begin: `${before}${name}${ARGUMENTS}`,
-    content: { type: 'json_schema', json_schema: parameters },
+    content,
     end: '',
   };
 }
