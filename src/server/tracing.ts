@@ -1,4 +1,4 @@
-/** Sends a trace of each generating request to an OpenTelemetry collector; without one, none of its code is loaded. */
+/** Sends a trace of each generating request to an OpenTelemetry collector; without one, neither SDK nor exporter is loaded. */
 import { randomUUID } from 'node:crypto';
 import type * as Api from '@opentelemetry/api';
 import type { Context, SpanContext, Tracer } from '@opentelemetry/api';
