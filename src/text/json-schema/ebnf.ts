@@ -1,0 +1,77 @@
+/** Pieces of grammars in xgrammar's EBNF, and the rules of one grammar with what they cost to compile. */
+
+/** Matches exactly this text. */
+export function literal(text: string): string {
+  let out = '';
+  for (const character of text) out += escape(character, '"\\');
+  return `"${out}"`;
+}
+
+/** Ranges of code points, ascending and apart: what one character may be. */
+export type CodePoints = readonly (readonly [first: number, last: number])[];
+
+/** Matches one character of the set; the set is not empty. */
+export function characterClass(points: CodePoints): string {
+  const inner = points.map(([first, last]) => {
+    const begin = escape(String.fromCodePoint(first), '[]\\^-');
+    return first === last ? begin : `${begin}-${escape(String.fromCodePoint(last), '[]\\^-')}`;
+  });
+  return `[${inner.join('')}]`;
+}
+
+function escape(character: string, special: string): string {
+  if (special.includes(character)) return `\\${character}`;
+  const point = character.codePointAt(0) ?? 0;
+  if (point >= 0x20 && point < 0x7f) return character;
+  return point <= 0xffff
+    ? `\\u${point.toString(16).padStart(4, '0')}`
+    : `\\U${point.toString(16).padStart(8, '0')}`;
+}
+
+/** One of these; null when there is none. */
+export function oneOf(choices: readonly string[]): string | null {
+  if (choices.length <= 1) return choices[0] ?? null;
+  return `(${choices.join(' | ')})`;
+}
+
+/** `max` null = any number. */
+export function repeated(expression: string, min: number, max: number | null): string {
+  if (max === 0) return '""';
+  if (min === 1 && max === 1) return expression;
+  if (max === null && min <= 1) return `(${expression})${min === 0 ? '*' : '+'}`;
+  if (min === 0 && max === 1) return `(${expression})?`;
+  return min === max ? `(${expression}){${min}}` : `(${expression}){${min},${max ?? ''}}`;
+}
+
+export class Rules {
+  readonly #bodies = new Map<string, string>();
+  readonly #names = new Map<string, string>();
+
+  /** A name for a rule that is defined later, since it may refer to itself. */
+  reserve(): string {
+    const name = `r${this.#bodies.size}`;
+    this.#bodies.set(name, '');
+    return name;
+  }
+
+  define(name: string, body: string): void {
+    this.#bodies.set(name, body);
+  }
+
+  /** The rule with this body: equal ones are one, and cost once. `onNew` hears of others. */
+  share(body: string, onNew: () => void = () => undefined): string {
+    const known = this.#names.get(body);
+    if (known !== undefined) return known;
+    const name = this.reserve();
+    this.define(name, body);
+    this.#names.set(body, name);
+    onNew();
+    return name;
+  }
+
+  /** The whole grammar; it begins with `root`. */
+  text(root: string): string {
+    const lines = [...this.#bodies].map(([name, body]) => `${name} ::= ${body}`);
+    return [`root ::= ${root}`, ...lines].join('\n');
+  }
+}

@@ -1,0 +1,61 @@
+/** The grammar of keys that are none of some names. */
+import { characterClass, literal, oneOf, type CodePoints, type Rules } from './ebnf.ts';
+
+/** Characters that stand for themselves in a JSON string. */
+const PLAIN: CodePoints = [[0x20, 0x21], [0x23, 0x5b], [0x5d, 0xd7ff], [0xe000, 0x10ffff]]; // prettier-ignore
+const ESCAPED = '"\\\\" ["\\\\bfnrt]';
+
+interface Branch {
+  isName: boolean;
+  readonly next: Map<string, Branch>;
+}
+
+/** @returns a rule for keys with their quotes; names with characters that JSON escapes are left to differ by those */
+export function otherKeys(names: readonly string[], rules: Rules): string {
+  const root: Branch = { isName: false, next: new Map() };
+  for (const name of names) {
+    let branch = root;
+    for (const character of name) {
+      const next = branch.next.get(character) ?? { isName: false, next: new Map<string, Branch>() };
+      branch.next.set(character, next);
+      branch = next;
+    }
+    branch.isName = true;
+  }
+  const free = rules.share(`(${characterClass(PLAIN)} | ${ESCAPED})* "\\""`);
+  return rules.share(`"\\"" ${write(root, free, rules)}`);
+}
+
+/** What may follow the characters that lead to a branch. */
+function write({ isName, next }: Branch, free: string, rules: Rules): string {
+  const points = [...next.keys()].map((character) => character.codePointAt(0) ?? 0).sort((a, b) => a - b);
+  const choices = [...next].flatMap(([character, branch]) =>
+    isPlain(character) ? [`${literal(character)} ${write(branch, free, rules)}`] : [],
+  );
+  const others = without(PLAIN, points);
+  // An escape that begins like that of a name is not tried: all of them are left out.
+  const hasEscape = points.some((point) => !isPlain(String.fromCodePoint(point)));
+  choices.push(`${characterClass(others)} ${free}`);
+  if (!hasEscape) choices.push(`${ESCAPED} ${free}`);
+  if (!isName) choices.push('"\\""');
+  return rules.share(oneOf(choices) ?? '""');
+}
+
+function isPlain(character: string): boolean {
+  return JSON.stringify(character) === `"${character}"`;
+}
+
+function without(points: CodePoints, holes: readonly number[]): CodePoints {
+  return holes.reduce<CodePoints>(
+    (ranges, hole) =>
+      ranges.flatMap(([first, last]): [number, number][] =>
+        hole < first || hole > last
+          ? [[first, last]]
+          : ([
+              [first, hole - 1],
+              [hole + 1, last],
+            ].filter(([from = 0, to = 0]) => from <= to) as [number, number][]),
+      ),
+    points,
+  );
+}

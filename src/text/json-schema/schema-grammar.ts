@@ -1,0 +1,208 @@
+/**
+ * A JSON schema as a grammar. Values come on one line, with the separators of Python's `json.dumps` or none: free
+ * whitespace is where small models get lost.
+ */
+import { AppError } from '../../errors.ts';
+import { literal, oneOf, repeated, Rules } from './ebnf.ts';
+import { otherKeys } from './keys.ts';
+import type { ArrayNode, Definition, ObjectNode, SchemaNode } from './node.ts';
+import { integerGrammar, numberGrammar } from './number-range.ts';
+import { readSchema } from './read-schema.ts';
+
+/** Any JSON object. */
+export const ANY_OBJECT = { type: 'object' } as const;
+
+/** Canonical: one spelling for each character, so that no key can be written in two ways. */
+const CHARACTER = '[^"\\\\\\x00-\\x1f] | "\\\\" ["\\\\bfnrt]';
+const SPACE = '" "?';
+
+/**
+ * Each position in a string costs a look at most of the vocabulary when the grammar is compiled, about 0.35 µs a token:
+ * this bounds a compilation to about two seconds.
+ */
+const MAX_TOKEN_VISITS = 5_000_000;
+
+export interface GrammarOptions {
+  /** Names the schema in errors. */
+  readonly param: string;
+  /** Tokens of the vocabulary. */
+  readonly vocabSize: number;
+}
+
+/**
+ * A grammar in xgrammar's EBNF, whose texts are JSON that the schema accepts.
+ * @throws AppError `invalid_request`, `unsupported_value` for a schema that is none, or cannot be enforced
+ */
+export function schemaGrammar(schema: unknown, { param, vocabSize }: GrammarOptions): string {
+  const writer = new GrammarWriter();
+  const text = writer.write(readSchema(schema, param));
+  const budget = Math.floor(MAX_TOKEN_VISITS / vocabSize);
+  if (writer.cost > budget) {
+    const message = `at most ${budget} characters counted by minLength, maxLength, pattern and format for this model's vocabulary, got ${Math.ceil(writer.cost)}`;
+    throw new AppError('unsupported_value', `${param}: expected ${message}`, { param });
+  }
+  return text;
+}
+
+class GrammarWriter {
+  /** Positions in strings, weighted by how much of a vocabulary fits there. */
+  cost = 0;
+  readonly #rules = new Rules();
+  readonly #definitions = new Map<Definition, string>();
+  readonly #space = this.#rules.share(SPACE);
+  #any: string | null = null;
+
+  write(node: SchemaNode): string {
+    return this.#rules.text(this.#value(node));
+  }
+
+  /** An expression for values. */
+  #value(node: SchemaNode): string {
+    switch (node.type) {
+      case 'any':
+        return this.#anyValue();
+      case 'null':
+        return '"null"';
+      case 'boolean':
+        return '("true" | "false")';
+      case 'literal':
+        return oneOf(node.texts.map(literal)) ?? '""';
+      case 'string':
+        return node.grammar === null
+          ? this.#string()
+          : this.#counted(node.grammar.content, node.grammar.cost);
+      case 'integer':
+        return this.#rules.share(integerGrammar(node.bounds) ?? '""');
+      case 'number':
+        return this.#rules.share(numberGrammar(node.bounds) ?? '""');
+      case 'array':
+        return this.#rules.share(this.#array(node));
+      case 'object':
+        return this.#rules.share(this.#object(node));
+      case 'union':
+        return oneOf(node.choices.map((choice) => this.#value(choice))) ?? '""';
+      case 'reference':
+        return this.#definition(node.target);
+    }
+  }
+
+  #definition(definition: Definition): string {
+    const known = this.#definitions.get(definition);
+    if (known !== undefined) return known;
+    const name = this.#rules.reserve();
+    this.#definitions.set(definition, name);
+    if (definition.node !== null) this.#rules.define(name, this.#value(definition.node));
+    return name;
+  }
+
+  #string(): string {
+    const character = this.#rules.share(CHARACTER);
+    return this.#rules.share(`"\\"" ${character}* "\\""`);
+  }
+
+  #counted(content: string, cost: number): string {
+    return this.#rules.share(`"\\"" ${content} "\\""`, () => {
+      this.cost += cost;
+    });
+  }
+
+  #anyValue(): string {
+    if (this.#any !== null) return this.#any;
+    const any = this.#rules.reserve();
+    this.#any = any;
+    const array = this.#bracketed('[', this.#rules.share(this.#listed(any, 1, null)), ']');
+    const member = this.#rules.share(`${this.#string()} ":" ${this.#space} ${any}`);
+    const object = this.#bracketed('{', this.#rules.share(this.#listed(member, 1, null)), '}');
+    const number = numberGrammar({ low: null, high: null }) ?? '""';
+    const scalars = `"true" | "false" | "null" | ${this.#rules.share(number)} | ${this.#string()}`;
+    this.#rules.define(any, `${scalars} | ${this.#rules.share(array)} | ${this.#rules.share(object)}`);
+    return any;
+  }
+
+  /** `content` is never empty; without it, nothing stands between the brackets. */
+  #bracketed(open: string, content: string | null, close: string, isRequired = false): string {
+    if (content === null) return `"${open}${close}"`;
+    const inner = `${this.#space} ${content} ${this.#space}`;
+    return isRequired ? `"${open}" ${inner} "${close}"` : `"${open}" (${inner})? "${close}"`;
+  }
+
+  /** At least one item, with commas between. */
+  #listed(item: string, min: number, max: number | null): string {
+    if (max === 1) return item;
+    const more = this.#rules.share(`"," ${this.#space} ${item}`);
+    return `${item} ${repeated(more, Math.max(0, min - 1), max === null ? null : max - 1)}`;
+  }
+
+  // ---- arrays
+
+  #array({ prefix, items, min, max }: ArrayNode): string {
+    if (max === 0 || (prefix.length === 0 && items === null)) return '"[]"';
+    if (prefix.length === 0 && items !== null)
+      return this.#bracketed(
+        '[',
+        this.#rules.share(this.#listed(this.#value(items), min, max)),
+        ']',
+        min > 0,
+      );
+    // From the last item on: what may follow each.
+    let rest: string | null = null;
+    if (items !== null && (max === null || max > prefix.length)) {
+      const more = this.#rules.share(`"," ${this.#space} ${this.#value(items)}`);
+      rest = repeated(more, Math.max(0, min - prefix.length), max === null ? null : max - prefix.length);
+    }
+    for (let i = prefix.length - 1; i >= 0; i--) {
+      const item = this.#value(prefix[i] ?? { type: 'any' });
+      const whole = `${item}${rest === null ? '' : ` ${rest}`}`;
+      if (i === 0) return this.#bracketed('[', this.#rules.share(whole), ']', min > 0);
+      const following = this.#rules.share(`"," ${this.#space} ${whole}`);
+      rest = i < min ? following : `${following}?`;
+    }
+    return '"[]"';
+  }
+
+  // ---- objects
+
+  #object(node: ObjectNode): string {
+    const { properties, others, minOthers, maxOthers } = node;
+    const hasOthers = others !== null && maxOthers !== 0;
+    const open = hasOthers ? this.#otherMembers(node) : null;
+    if (properties.length === 0) {
+      if (open === null) return '"{}"';
+      const listed = this.#rules.share(this.#listed(open, minOthers, maxOthers));
+      return this.#bracketed('{', listed, '}', minOthers > 0);
+    }
+    const members = properties.map(({ name, value }) => {
+      const key = literal(`${JSON.stringify(name)}:`);
+      return this.#rules.share(`${key} ${this.#space} ${this.#value(value)}`);
+    });
+    // From the last property on: what may follow once something was written, and what may come first.
+    let rest = open === null ? '""' : repeated(this.#following(open), minOthers, maxOthers);
+    let first = open === null ? null : this.#rules.share(this.#listed(open, minOthers, maxOthers));
+    let isEmptyIn = minOthers === 0;
+    for (let i = properties.length - 1; i >= 0; i--) {
+      const member = members[i] ?? '""';
+      const begun = rest === '""' ? member : `${member} ${rest}`;
+      if (properties[i]?.isRequired === true) {
+        first = begun;
+        rest = this.#rules.share(`"," ${this.#space} ${begun}`);
+        isEmptyIn = false;
+      } else {
+        first = this.#rules.share(first === null ? begun : `${begun} | ${first}`);
+        rest = this.#rules.share(`"," ${this.#space} ${begun} | ${rest}`);
+      }
+    }
+    return this.#bracketed('{', first === null ? null : this.#rules.share(first), '}', !isEmptyIn);
+  }
+
+  #following(member: string): string {
+    return this.#rules.share(`"," ${this.#space} ${member}`);
+  }
+
+  /** A member of a name that is not among the properties: equal names would hide each other's values. */
+  #otherMembers({ properties, others }: ObjectNode): string {
+    const value = this.#value(others ?? { type: 'any' });
+    const names = properties.map(({ name }) => name);
+    const key = names.length === 0 ? this.#string() : otherKeys(names, this.#rules);
+    return this.#rules.share(`${key} ":" ${this.#space} ${value}`);
+  }
+}
