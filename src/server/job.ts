@@ -29,10 +29,6 @@ export interface JobOptions {
 
 /** @throws AppError `invalid_request`, `context_length_exceeded` */
 export function createJob(fields: SamplingFields, model: LoadedModel, options: JobOptions): GenerationJob {
-  const stopTokenIds = fields.stop_token_ids ?? [];
-  stopTokenIds.forEach((id, i) => {
-    checkTokenId(id, model, `stop_token_ids[${i}]`);
-  });
   const minTokens = fields.min_tokens ?? 0;
   if (fields.return_progress === true && fields.stream !== true) {
     throw new AppError('invalid_request', 'return_progress: expected "stream": true beside it', {
@@ -60,7 +56,7 @@ export function createJob(fields: SamplingFields, model: LoadedModel, options: J
     sampling: sampling(fields, model, options.logprobs),
     minTokens,
     stop: [fields.stop ?? []].flat(),
-    stopTokenIds: [...(fields.ignore_eos === true ? [] : model.endOfSequenceIds), ...stopTokenIds],
+    stopTokenIds: readStopTokenIds(fields, model),
     promptLogprobs: options.promptLogprobs,
     priority: fields.priority ?? 0,
     cachePrompt: fields.cache_prompt ?? true,
@@ -69,6 +65,22 @@ export function createJob(fields: SamplingFields, model: LoadedModel, options: J
     pruning: options.pruning,
     replyFormat: options.replyFormat ?? PLAIN_REPLY,
   };
+}
+
+function readStopTokenIds(fields: SamplingFields, model: LoadedModel): number[] {
+  const own = fields.stop_token_ids ?? [];
+  own.forEach((id, i) => {
+    checkTokenId(id, model, `stop_token_ids[${i}]`);
+  });
+  const all = [...(fields.ignore_eos === true ? [] : model.endOfSequenceIds), ...own];
+  if ((fields.min_tokens ?? 0) > 0 && new Set(all).size >= model.engine.model.vocabSize) {
+    throw new AppError(
+      'invalid_request',
+      'stop_token_ids: expected a token to be left for the first min_tokens, got all of the vocabulary',
+      { param: 'stop_token_ids' },
+    );
+  }
+  return all;
 }
 
 /** @throws AppError `invalid_request` for an empty prompt, `context_length_exceeded` */

@@ -82,6 +82,10 @@ describe('two models', () => {
     for (const model of ['spell', 'stories']) expect(await complete(url, { model })).toMatchObject({ model });
     expect(await metric(url, 'generation_tokens_total')).toEqual({ stories: 3, spell: 3 });
     expect((await metric(url, 'kv_bytes_limit'))['stories']).toBeGreaterThan(0);
+    const everything = Array.from({ length: 512 }, (_, id) => id);
+    expect(
+      await complete(url, { model: 'stories', stop_token_ids: everything, min_tokens: 1 }),
+    ).toMatchObject({ error: { param: 'stop_token_ids' } });
     expect((await fetch(`${url}/v1/policies?model=spell`)).status).toBe(200);
     expect((await fetch(`${url}/v1/policies?model=other`)).status).toBe(404);
     // Nobody uses the first one any more: its memory goes, what it counted stays.
