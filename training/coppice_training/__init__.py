@@ -1,0 +1,1 @@
+"""Training of coppice's demo models: data, tokenizer, models, curriculum, export, evaluation sets, scores, gates."""
