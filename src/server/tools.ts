@@ -2,7 +2,7 @@
 import type { StructuralTagFormat } from '@mlc-ai/web-xgrammar';
 import { AppError } from '../errors.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
-import type { CallableTool } from '../text/tool-calls/contract.ts';
+import type { CallContent } from '../text/tool-calls/contract.ts';
 import { toolCallFormat } from '../text/tool-calls/index.ts';
 import type { TemplateTool } from '../text/tool-calls/message-calls.ts';
 import type { CallReading } from './choice-parts.ts';
@@ -52,7 +52,7 @@ export function readToolUse(fields: ToolFields, template: ChatTemplate): ToolUse
   // A template that refuses several calls would refuse the conversation's next request.
   const isParallel =
     (fields.parallel_tool_calls ?? true) && (!template.takesTools || template.takesSeveralCalls);
-  const callable = callableTools(tools, selection);
+  const content = callContent(tools, selection);
   const options = { isRequired: selection.isRequired, isParallel: isParallel && !selection.isSingle };
   // The free choice of a tool needs no grammar, unless something must hold for the calls that come of it.
   const isEnforced =
@@ -64,9 +64,9 @@ export function readToolUse(fields: ToolFields, template: ChatTemplate): ToolUse
     told: tools.map(told),
     reading: { format, names: new Set(tools.map((tool) => tool.function.name)) },
     grammar: isEnforced
-      ? { isRequired: selection.isRequired, format: format.grammar(callable, options) }
+      ? { isRequired: selection.isRequired, format: format.grammar(content, options) }
       : null,
-    callsAlone: format.grammar(callable, { ...options, isRequired: true }),
+    callsAlone: format.grammar(content, { ...options, isRequired: true }),
   };
 }
 
@@ -116,23 +116,21 @@ function checkKnown(name: string, tools: readonly FunctionTool[], param: string)
 }
 
 /** Schemas hold where a call is required or its tool is strict; other arguments may be any object. */
-function callableTools(
-  tools: readonly FunctionTool[],
-  { isRequired, names }: Selection,
-): readonly CallableTool[] {
-  return [...tools.entries()]
-    .filter(([, tool]) => names?.has(tool.function.name) ?? true)
-    .map(
-      ([
-        ,
+function callContent(tools: readonly FunctionTool[], { isRequired, names }: Selection): CallContent {
+  const callable = tools.filter((tool) => names?.has(tool.function.name) ?? true);
+  return (between) => ({
+    type: 'or',
+    elements: callable.map(({ function: { name, parameters, strict } }) => ({
+      type: 'sequence',
+      elements: [
+        { type: 'const_string', value: name + between },
         {
-          function: { name, parameters, strict },
+          type: 'json_schema',
+          json_schema: isRequired || strict === true ? (parameters ?? NO_PARAMETERS) : ANY_PARAMETERS,
         },
-      ]) => {
-        const schema = isRequired || strict === true ? (parameters ?? NO_PARAMETERS) : ANY_PARAMETERS;
-        return { name, arguments: { type: 'json_schema', json_schema: schema } };
-      },
-    );
+      ],
+    })),
+  });
 }
 
 function told({ type, function: { name, description, parameters } }: FunctionTool): TemplateTool {

@@ -24,11 +24,11 @@ export interface ParserOptions {
   readonly hidden: ReadonlySet<string>;
 }
 
-/** A function that may be called, and what its arguments must look like. */
-export interface CallableTool {
-  readonly name: string;
-  readonly arguments: StructuralTagFormat;
-}
+/**
+ * The part of a call in which tools differ: the name of one, `between`, and its arguments. One format for all of them, since
+ * grammars that are compiled apart cost as often what they have in common.
+ */
+export type CallContent = (between: string) => StructuralTagFormat;
 
 export interface CallGrammarOptions {
   /** Whether the reply must be calls; otherwise text is as good, and only calls in it are held to the grammar. */
@@ -44,8 +44,8 @@ export interface ToolCallFormat {
   /** Whether a model with this chat template writes its calls so. */
   detect(templateSource: string): boolean;
   createParser(options: ParserOptions): CallParser;
-  /** A structural tag of xgrammar; `tools` are at least one. */
-  grammar(tools: readonly CallableTool[], options: CallGrammarOptions): StructuralTagFormat;
+  /** A structural tag of xgrammar for the reply. */
+  grammar(content: CallContent, options: CallGrammarOptions): StructuralTagFormat;
   /** A new id, in the shape that the model's template takes. */
   newCallId(): string;
 }

@@ -5,7 +5,7 @@ import type { MarkedPiece } from '../markers.ts';
 import { newCallId } from './call-id.ts';
 import { CallObject } from './call-object.ts';
 import { CallOutput } from './call-output.ts';
-import type { CallEvent, CallParser, CallableTool, ParserOptions, ToolCallFormat } from './contract.ts';
+import type { CallEvent, CallParser, ParserOptions, ToolCallFormat } from './contract.ts';
 
 const BEGIN = '<tool_call>';
 const END = '</tool_call>';
@@ -18,27 +18,22 @@ export const hermes: ToolCallFormat = {
   markers: MARKERS,
   detect: (source) => source.includes(BEGIN) && !FOREIGN_MARKERS.some((marker) => source.includes(marker)),
   createParser: (options) => new HermesParser(options),
-  grammar: (tools, { isRequired, isParallel }) =>
-    isRequired
-      ? {
-          type: 'tags_with_separator',
-          tags: tools.map(tag),
-          separator: '\n',
-          at_least_one: true,
-          stop_after_first: !isParallel,
-        }
-      : { type: 'triggered_tags', triggers: [BEGIN], tags: tools.map(tag), stop_after_first: !isParallel },
+  grammar: (content, { isRequired, isParallel }) => {
+    const tags: TagFormat[] = [
+      {
+        type: 'tag',
+        begin: `${BEGIN}\n{"name": "`,
+        content: content('", "arguments": '),
+        end: `}\n${END}`,
+      },
+    ];
+    const stop_after_first = !isParallel;
+    return isRequired
+      ? { type: 'tags_with_separator', tags, separator: '\n', at_least_one: true, stop_after_first }
+      : { type: 'triggered_tags', triggers: [BEGIN], tags, stop_after_first };
+  },
   newCallId,
 };
-
-function tag({ name, arguments: content }: CallableTool): TagFormat {
-  return {
-    type: 'tag',
-    begin: `${BEGIN}\n{"name": ${JSON.stringify(name)}, "arguments": `,
-    content,
-    end: `}\n${END}`,
-  };
-}
 
 class HermesParser implements CallParser {
   readonly #splitter = new MarkerSplitter(MARKERS);

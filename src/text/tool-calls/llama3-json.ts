@@ -1,15 +1,15 @@
 /** Calls as Llama 3.1 and 3.2 write them: the reply is JSON objects, `;` between them, perhaps after a marker. */
-import type { TagFormat, TagsWithSeparatorFormat } from '@mlc-ai/web-xgrammar';
+import type { TagsWithSeparatorFormat } from '@mlc-ai/web-xgrammar';
 import { MarkerSplitter } from '../markers.ts';
 import type { MarkedPiece } from '../markers.ts';
 import { newCallId } from './call-id.ts';
 import { CallObject } from './call-object.ts';
 import { CallOutput } from './call-output.ts';
 import type {
+  CallContent,
   CallEvent,
   CallGrammarOptions,
   CallParser,
-  CallableTool,
   ParserOptions,
   ToolCallFormat,
 } from './contract.ts';
@@ -23,13 +23,13 @@ export const llama3Json: ToolCallFormat = {
   detect: (source) =>
     source.includes(MARKER) || (source.includes('"parameters": ') && source.includes('ipython')),
   createParser: (options) => new Llama3JsonParser(options),
-  grammar: (tools, options) =>
+  grammar: (content, options) =>
     options.isRequired
-      ? calls(tools, options)
+      ? calls(content, options)
       : {
           type: 'or',
           elements: [
-            calls(tools, options),
+            calls(content, options),
             {
               type: 'sequence',
               elements: [{ type: 'regex', pattern: '[^{ \\t\\r\\n]' }, { type: 'any_text' }],
@@ -39,16 +39,10 @@ export const llama3Json: ToolCallFormat = {
   newCallId,
 };
 
-function calls(tools: readonly CallableTool[], { isParallel }: CallGrammarOptions): TagsWithSeparatorFormat {
-  const tags = tools.map(({ name, arguments: content }): TagFormat => ({
-    type: 'tag',
-    begin: `{"name": ${JSON.stringify(name)}, "parameters": `,
-    content,
-    end: '}',
-  }));
+function calls(content: CallContent, { isParallel }: CallGrammarOptions): TagsWithSeparatorFormat {
   return {
     type: 'tags_with_separator',
-    tags,
+    tags: [{ type: 'tag', begin: '{"name": "', content: content('", "parameters": '), end: '}' }],
     separator: SEPARATOR,
     at_least_one: true,
     stop_after_first: !isParallel,

@@ -1,18 +1,11 @@
 /** Calls as Mistral's models write them: `[TOOL_CALLS]`, then a JSON list of calls, or a name and its arguments. */
-import type { StructuralTagFormat, TagFormat } from '@mlc-ai/web-xgrammar';
+import type { TagFormat } from '@mlc-ai/web-xgrammar';
 import { MarkerSplitter } from '../markers.ts';
 import type { MarkedPiece } from '../markers.ts';
 import { randomText } from './call-id.ts';
 import { CallObject } from './call-object.ts';
 import { CallOutput } from './call-output.ts';
-import type {
-  CallEvent,
-  CallGrammarOptions,
-  CallParser,
-  CallableTool,
-  ParserOptions,
-  ToolCallFormat,
-} from './contract.ts';
+import type { CallContent, CallEvent, CallParser, ParserOptions, ToolCallFormat } from './contract.ts';
 import { isJsonSpace, JsonValueScanner } from './json-value.ts';
 
 const CALLS = '[TOOL_CALLS]';
@@ -27,12 +20,16 @@ const shared = {
   newCallId: () => randomText(9),
 };
 
-/** `[TOOL_CALLS] [{"name": ..., "arguments": {...}}, ...]` */
+/** `[TOOL_CALLS] [{"name": ..., "arguments": {...}}, ...]`; the list ends the reply. */
 export const mistral: ToolCallFormat = {
   ...shared,
   name: 'mistral',
   detect: (source) => source.includes(CALLS) && !source.includes(ARGUMENTS),
-  grammar: (tools, options) => whenNeeded(list(tools, options), options),
+  grammar: (content, { isRequired, isParallel }) => {
+    const list = listTag(content, isParallel);
+    if (isRequired) return list;
+    return { type: 'triggered_tags', triggers: [CALLS], tags: [list], stop_after_first: true };
+  },
 };
 
 /** `[TOOL_CALLS]name[ARGS]{...}`, once for each call. */
@@ -40,67 +37,40 @@ export const mistralArgs: ToolCallFormat = {
   ...shared,
   name: 'mistral-args',
   detect: (source) => source.includes(CALLS) && source.includes(ARGUMENTS),
-  grammar: (tools, options) => {
-    if (options.isRequired) return named(tools, options);
+  grammar: (content, { isRequired, isParallel }) => {
+    const tag = (begin: string): TagFormat => ({ type: 'tag', begin, content: content(ARGUMENTS), end: '' });
+    const stop_after_first = !isParallel;
+    if (!isRequired)
+      return { type: 'triggered_tags', triggers: [CALLS], tags: [tag(CALLS)], stop_after_first };
+    // The library takes no empty separator.
     return {
-      type: 'triggered_tags',
-      triggers: [CALLS],
-      tags: tools.map((tool) => namedTag(tool, CALLS)),
-      stop_after_first: !options.isParallel,
+      type: 'sequence',
+      elements: [
+        { type: 'const_string', value: CALLS },
+        {
+          type: 'tags_with_separator',
+          tags: [tag('')],
+          separator: CALLS,
+          at_least_one: true,
+          stop_after_first,
+        },
+      ],
     };
   },
 };
 
-function list(tools: readonly CallableTool[], { isParallel }: CallGrammarOptions): TagFormat {
-  const tags = tools.map(({ name, arguments: content }): TagFormat => ({
-    type: 'tag',
-    begin: `{"name": ${JSON.stringify(name)}, "arguments": `,
-    content,
-    end: '}',
-  }));
+function listTag(content: CallContent, isParallel: boolean): TagFormat {
   return {
     type: 'tag',
     begin: `${CALLS} [`,
     content: {
       type: 'tags_with_separator',
-      tags,
+      tags: [{ type: 'tag', begin: '{"name": "', content: content('", "arguments": '), end: '}' }],
       separator: ', ',
       at_least_one: true,
       stop_after_first: !isParallel,
     },
     end: ']',
-  };
-}
-
-/** A list is the end of the reply. */
-function whenNeeded(calls: TagFormat, { isRequired }: CallGrammarOptions): StructuralTagFormat {
-  if (isRequired) return calls;
-  return { type: 'triggered_tags', triggers: [CALLS], tags: [calls], stop_after_first: true };
-}
-
-function named(tools: readonly CallableTool[], { isParallel }: CallGrammarOptions): StructuralTagFormat {
-  const tags = tools.map((tool) => namedTag(tool, ''));
-  return {
-    type: 'sequence',
-    elements: [
-      { type: 'const_string', value: CALLS },
-      {
-        type: 'tags_with_separator',
-        tags,
-        separator: CALLS,
-        at_least_one: true,
-        stop_after_first: !isParallel,
-      },
-    ],
-  };
-}
-
-function namedTag({ name, arguments: content }: CallableTool, before: string): TagFormat {
-  return {
-    type: 'tag',
-    begin: `${before}${name}${ARGUMENTS}`,
-    content,
-    end: '',
   };
 }
 
