@@ -9,14 +9,21 @@ import type { ToolUse } from './tools.ts';
  * @returns null = nothing is enforced
  */
 export function replyGrammar(
-  { grammar, callsAlone }: Pick<ToolUse, 'grammar' | 'callsAlone'>,
+  tools: Pick<ToolUse, 'grammar' | 'callsAlone'>,
   content: StructuralTagFormat | null,
   reasoning: ReasoningStage,
 ): StructuralTagFormat | null {
-  const format = grammar?.isRequired === true || content === null ? grammar?.format : content;
-  if (format === undefined) return null;
-  const isEither = format === content && callsAlone !== null;
-  return afterReasoning(isEither ? either(format, callsAlone) : format, reasoning);
+  const format = contentOrCalls(tools, content);
+  return format && afterReasoning(format, reasoning);
+}
+
+function contentOrCalls(
+  { grammar, callsAlone }: Pick<ToolUse, 'grammar' | 'callsAlone'>,
+  content: StructuralTagFormat | null,
+): StructuralTagFormat | null {
+  if (content === null || grammar?.isRequired === true) return grammar?.format ?? null;
+  const calls = callsAlone();
+  return calls === null ? content : either(content, calls);
 }
 
 /** The library has no choice between a format that is open-ended, as most of calls are, and one that is not. */

@@ -1,11 +1,15 @@
 /** What a request's tools come to: what the model is told of them, how its calls are read, and what enforces them. */
 import type { StructuralTagFormat } from '@mlc-ai/web-xgrammar';
 import { AppError } from '../errors.ts';
-import type { ChatTemplate } from '../text/chat-template.ts';
+import type { SchemaNode } from '../text/json-schema/node.ts';
+import { readSchema } from '../text/json-schema/read-schema.ts';
+import { ANY_OBJECT, choiceGrammar } from '../text/json-schema/schema-grammar.ts';
+import type { GrammarChoice } from '../text/json-schema/schema-grammar.ts';
 import type { CallContent } from '../text/tool-calls/contract.ts';
 import { toolCallFormat } from '../text/tool-calls/index.ts';
 import type { TemplateTool } from '../text/tool-calls/message-calls.ts';
 import type { CallReading } from './choice-parts.ts';
+import type { LoadedModel } from './model.ts';
 import type { FunctionTool, ToolChoice, ToolFields } from './schemas/tools.ts';
 
 export interface ToolUse {
@@ -16,7 +20,7 @@ export interface ToolUse {
   /** Null = nothing is enforced. */
   readonly grammar: CallGrammar | null;
   /** Calls and nothing else, where content has a grammar of its own; null = there are no calls. */
-  readonly callsAlone: StructuralTagFormat | null;
+  callsAlone(): StructuralTagFormat | null;
 }
 
 export interface CallGrammar {
@@ -26,10 +30,9 @@ export interface CallGrammar {
   readonly format: StructuralTagFormat;
 }
 
-const NO_TOOLS: ToolUse = { told: null, reading: null, grammar: null, callsAlone: null };
+const NO_TOOLS: ToolUse = { told: null, reading: null, grammar: null, callsAlone: () => null };
 /** What takes no parameters, as OpenAI reads it when they are left out. */
 const NO_PARAMETERS = { type: 'object', properties: {} };
-const ANY_PARAMETERS = { type: 'object', additionalProperties: true };
 
 /** Which tools may be called, and whether one must be. */
 interface Selection {
@@ -40,8 +43,14 @@ interface Selection {
   readonly isSingle: boolean;
 }
 
-/** @throws AppError `invalid_request` naming the field, for tools that contradict each other or the choice */
-export function readToolUse(fields: ToolFields, template: ChatTemplate): ToolUse {
+/**
+ * @throws AppError `invalid_request` naming the field, for tools that contradict each other or the choice, and as
+ * `readSchema` and `choiceGrammar` for parameters that cannot be enforced though they have to
+ */
+export function readToolUse(
+  fields: ToolFields,
+  { template, tokenizer }: Pick<LoadedModel, 'template' | 'tokenizer'>,
+): ToolUse {
   const tools = fields.tools ?? [];
   checkNames(tools);
   const choice = fields.tool_choice ?? (tools.length === 0 ? 'none' : 'auto');
@@ -52,7 +61,7 @@ export function readToolUse(fields: ToolFields, template: ChatTemplate): ToolUse
   // A template that refuses several calls would refuse the conversation's next request.
   const isParallel =
     (fields.parallel_tool_calls ?? true) && (!template.takesTools || template.takesSeveralCalls);
-  const content = callContent(tools, selection);
+  const content = callContent(tools, selection, tokenizer.vocabSize);
   const options = { isRequired: selection.isRequired, isParallel: isParallel && !selection.isSingle };
   // The free choice of a tool needs no grammar, unless something must hold for the calls that come of it.
   const isEnforced =
@@ -66,7 +75,7 @@ export function readToolUse(fields: ToolFields, template: ChatTemplate): ToolUse
     grammar: isEnforced
       ? { isRequired: selection.isRequired, format: format.grammar(content, options) }
       : null,
-    callsAlone: format.grammar(content, { ...options, isRequired: true }),
+    callsAlone: () => format.grammar(content, { ...options, isRequired: true }),
   };
 }
 
@@ -116,21 +125,45 @@ function checkKnown(name: string, tools: readonly FunctionTool[], param: string)
 }
 
 /** Schemas hold where a call is required or its tool is strict; other arguments may be any object. */
-function callContent(tools: readonly FunctionTool[], { isRequired, names }: Selection): CallContent {
-  const callable = tools.filter((tool) => names?.has(tool.function.name) ?? true);
-  return (between) => ({
-    type: 'or',
-    elements: callable.map(({ function: { name, parameters, strict } }) => ({
-      type: 'sequence',
-      elements: [
-        { type: 'const_string', value: name + between },
+function callContent(
+  tools: readonly FunctionTool[],
+  { isRequired, names }: Selection,
+  vocabSize: number,
+): CallContent {
+  const callable = [...tools.entries()].filter(([, tool]) => names?.has(tool.function.name) ?? true);
+  return (between) => {
+    const choices = callable.map(
+      ([
+        i,
         {
-          type: 'json_schema',
-          json_schema: isRequired || strict === true ? (parameters ?? NO_PARAMETERS) : ANY_PARAMETERS,
+          function: { name, parameters, strict },
         },
-      ],
-    })),
-  });
+      ]): GrammarChoice => {
+        const param = `tools[${i}].function.parameters`;
+        const isExact = isRequired || strict === true;
+        const node = isExact
+          ? readParameters(parameters ?? NO_PARAMETERS, param)
+          : readSchema(ANY_OBJECT, param);
+        return { before: name + between, node, param };
+      },
+    );
+    return { type: 'grammar', grammar: choiceGrammar(choices, vocabSize) };
+  };
+}
+
+/** Arguments are an object, whatever else the schema says. */
+function readParameters(schema: Readonly<Record<string, unknown>>, param: string): SchemaNode {
+  const node = readSchema(schema, param);
+  if (node.type === 'any') return readSchema(ANY_OBJECT, param);
+  if (isObject(node)) return node;
+  throw invalid(param, 'expected a schema of objects ("type": "object"), got one of other values');
+}
+
+/** Ends: no schema that was read is itself without anything between. */
+function isObject(node: SchemaNode): boolean {
+  if (node.type === 'union') return node.choices.every(isObject);
+  if (node.type === 'reference') return node.target.node !== null && isObject(node.target.node);
+  return node.type === 'object';
 }
 
 function told({ type, function: { name, description, parameters } }: FunctionTool): TemplateTool {

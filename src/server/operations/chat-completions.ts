@@ -40,7 +40,7 @@ async function prepare(
   checkMessageImages(fields.messages, context.images);
   const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader });
   const { maxTokens, maxTokensParam } = readMaxTokens(fields);
-  const tools = readToolUse(fields, model.template);
+  const tools = readToolUse(fields, model);
   const prompt = encodePrompt(fields, model, tools);
   if (tools.grammar !== null) {
     throw new AppError('unsupported_value', 'expected tools that need no grammar', { param: 'tool_choice' });

@@ -25,7 +25,7 @@ export function responsePrompt(
   model: LoadedModel,
 ): ResponsePrompt {
   const { tokenizer, template } = model;
-  const toolUse = withParams(flatToolParam, () => readToolUse(chatToolFields(fields), template));
+  const toolUse = withParams(flatToolParam, () => readToolUse(chatToolFields(fields), model));
   if (toolUse.grammar !== null) {
     throw new AppError('unsupported_value', 'expected tools that need no grammar', { param: 'tool_choice' });
   }

@@ -34,14 +34,34 @@ export interface GrammarOptions {
  * @throws AppError `invalid_request`, `unsupported_value` for a schema that is none, or cannot be enforced
  */
 export function schemaGrammar(schema: unknown, { param, vocabSize }: GrammarOptions): string {
+  return choiceGrammar([{ before: '', node: readSchema(schema, param), param }], vocabSize);
+}
+
+/** A text, and what follows it. */
+export interface GrammarChoice {
+  readonly before: string;
+  readonly node: SchemaNode;
+  /** Names the schema in errors. */
+  readonly param: string;
+}
+
+/**
+ * One of several schemas, each behind a text of its own, in one grammar: what they have in common is compiled once.
+ * @param vocabSize tokens of the vocabulary
+ * @throws AppError `unsupported_value`
+ */
+export function choiceGrammar(choices: readonly GrammarChoice[], vocabSize: number): string {
   const writer = new GrammarWriter();
-  const text = writer.write(readSchema(schema, param));
   const budget = Math.floor(MAX_TOKEN_VISITS / vocabSize);
-  if (writer.cost > budget) {
-    const message = `at most ${budget} characters counted by minLength, maxLength, pattern and format for this model's vocabulary, got ${Math.ceil(writer.cost)}`;
-    throw new AppError('unsupported_value', `${param}: expected ${message}`, { param });
-  }
-  return text;
+  const expressions = choices.map(({ before, node, param }) => {
+    const value = writer.value(node);
+    if (writer.cost > budget) {
+      const message = `at most ${budget} characters counted by minLength, maxLength, pattern and format for this model's vocabulary, got ${Math.ceil(writer.cost)}`;
+      throw new AppError('unsupported_value', `${param}: expected ${message}`, { param });
+    }
+    return before === '' ? value : `${literal(before)} ${value}`;
+  });
+  return writer.text(oneOf(expressions) ?? '""');
 }
 
 class GrammarWriter {
@@ -52,12 +72,12 @@ class GrammarWriter {
   readonly #space = this.#rules.share(SPACE);
   #any: string | null = null;
 
-  write(node: SchemaNode): string {
-    return this.#rules.text(this.#value(node));
+  text(root: string): string {
+    return this.#rules.text(root);
   }
 
   /** An expression for values. */
-  #value(node: SchemaNode): string {
+  value(node: SchemaNode): string {
     switch (node.type) {
       case 'any':
         return this.#anyValue();
@@ -80,7 +100,7 @@ class GrammarWriter {
       case 'object':
         return this.#rules.share(this.#object(node));
       case 'union':
-        return oneOf(node.choices.map((choice) => this.#value(choice))) ?? '""';
+        return oneOf(node.choices.map((choice) => this.value(choice))) ?? '""';
       case 'reference':
         return this.#definition(node.target);
     }
@@ -91,7 +111,7 @@ class GrammarWriter {
     if (known !== undefined) return known;
     const name = this.#rules.reserve();
     this.#definitions.set(definition, name);
-    if (definition.node !== null) this.#rules.define(name, this.#value(definition.node));
+    if (definition.node !== null) this.#rules.define(name, this.value(definition.node));
     return name;
   }
 
@@ -138,20 +158,15 @@ class GrammarWriter {
   #array({ prefix, items, min, max }: ArrayNode): string {
     if (max === 0 || (prefix.length === 0 && items === null)) return '"[]"';
     if (prefix.length === 0 && items !== null)
-      return this.#bracketed(
-        '[',
-        this.#rules.share(this.#listed(this.#value(items), min, max)),
-        ']',
-        min > 0,
-      );
+      return this.#bracketed('[', this.#rules.share(this.#listed(this.value(items), min, max)), ']', min > 0);
     // From the last item on: what may follow each.
     let rest: string | null = null;
     if (items !== null && (max === null || max > prefix.length)) {
-      const more = this.#rules.share(`"," ${this.#space} ${this.#value(items)}`);
+      const more = this.#rules.share(`"," ${this.#space} ${this.value(items)}`);
       rest = repeated(more, Math.max(0, min - prefix.length), max === null ? null : max - prefix.length);
     }
     for (let i = prefix.length - 1; i >= 0; i--) {
-      const item = this.#value(prefix[i] ?? { type: 'any' });
+      const item = this.value(prefix[i] ?? { type: 'any' });
       const whole = `${item}${rest === null ? '' : ` ${rest}`}`;
       if (i === 0) return this.#bracketed('[', this.#rules.share(whole), ']', min > 0);
       const following = this.#rules.share(`"," ${this.#space} ${whole}`);
@@ -173,7 +188,7 @@ class GrammarWriter {
     }
     const members = properties.map(({ name, value }) => {
       const key = literal(`${JSON.stringify(name)}:`);
-      return this.#rules.share(`${key} ${this.#space} ${this.#value(value)}`);
+      return this.#rules.share(`${key} ${this.#space} ${this.value(value)}`);
     });
     // From the last property on: what may follow once something was written, and what may come first.
     let rest = open === null ? '""' : repeated(this.#following(open), minOthers, maxOthers);
@@ -200,7 +215,7 @@ class GrammarWriter {
 
   /** A member of a name that is not among the properties: equal names would hide each other's values. */
   #otherMembers({ properties, others }: ObjectNode): string {
-    const value = this.#value(others ?? { type: 'any' });
+    const value = this.value(others ?? { type: 'any' });
     const names = properties.map(({ name }) => name);
     const key = names.length === 0 ? this.#string() : otherKeys(names, this.#rules);
     return this.#rules.share(`${key} ":" ${this.#space} ${value}`);
