@@ -12,6 +12,7 @@ export function greedyRequest(needs: RequestNeeds): GenerationRequest {
     minTokens: 0,
     stopTokenIds: [],
     promptLogprobs: null,
+    constraint: null,
     priority: 0,
     cachePrompt: false,
     reportProgress: false,

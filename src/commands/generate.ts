@@ -115,6 +115,7 @@ async function complete(model: LoadedModel, { fields, pruning, prompt, isRaw }: 
     defaultMaxTokens: model.defaults.maxTokens ?? Number.POSITIVE_INFINITY,
     logprobs: null,
     promptLogprobs: null,
+    constraint: null,
     pruning: choosePruning(model, { field: pruning, param: '--pruning' }),
   });
   const abort = new AbortController();

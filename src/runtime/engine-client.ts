@@ -2,6 +2,7 @@
 import { availableParallelism, totalmem } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { AppError, type ErrorCode, errorMessage, invariant } from '../errors.ts';
+import type { Vocabulary } from './constraint/compiler.ts';
 import { EventQueue } from './event-queue.ts';
 import { KnownStats } from './known-stats.ts';
 import type { FromWorker, ToWorker, WorkerOptions } from './messages.ts';
@@ -21,6 +22,8 @@ export interface StartOptions {
   readonly maxRunning: number;
   /** Folder with the DuoAttention pattern; null = the model's own, if it has one. */
   readonly headPattern?: string | null;
+  /** Asked for at the first constrained request; without it there can be none. */
+  readonly vocabulary?: () => Vocabulary;
   /** Short lines about loading and converting. */
   readonly onProgress?: (message: string) => void;
   /** Told when the engine's thread died, and that it is being restarted. */
@@ -69,6 +72,7 @@ class EngineClient implements Engine {
   #worker: Worker | null = null;
   /** The thread while it loads the model. */
   #loading: Worker | null = null;
+  #hasVocabulary = false;
   #restartTimer: NodeJS.Timeout | undefined;
   #model: ModelInfo | null = null;
   #closed = false;
@@ -99,6 +103,7 @@ class EngineClient implements Engine {
     const url = this.#options.workerUrl ?? new URL('./worker.js', import.meta.url);
     const worker = new Worker(url, { workerData: workerOptions(this.#options) });
     this.#loading = worker;
+    this.#hasVocabulary = false;
     await new Promise<void>((resolve, reject) => {
       const onError = (cause: unknown): void => {
         reject(new AppError('startup', `the engine cannot start: ${errorMessage(cause)}`, { cause }));
@@ -203,6 +208,14 @@ class EngineClient implements Engine {
     this.#worker?.postMessage(message);
   }
 
+  #sendVocabulary(): void {
+    if (this.#hasVocabulary) return;
+    const { vocabulary } = this.#options;
+    invariant(vocabulary !== undefined, 'constrained requests need a vocabulary');
+    this.#send({ type: 'vocabulary', vocabulary: vocabulary() });
+    this.#hasVocabulary = true;
+  }
+
   #notReady(): AppError {
     return this.#closed
       ? new AppError('draining', 'the engine has been closed')
@@ -251,6 +264,7 @@ class EngineClient implements Engine {
     };
     signal?.addEventListener('abort', abort, { once: true });
     this.#requests.set(request.id, queue);
+    if (request.constraint !== null) this.#sendVocabulary();
     this.#send({ type: 'submit', request });
     try {
       yield* queue;

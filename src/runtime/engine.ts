@@ -4,6 +4,8 @@
  */
 import { AppError, errorMessage, invariant } from '../errors.ts';
 import { type ActivePolicies, createPolicies } from '../policies/index.ts';
+import { ConstraintCompiler, type Vocabulary } from './constraint/compiler.ts';
+import type { ConstraintMatcher } from './constraint/matcher.ts';
 import { decodeStep } from './decode.ts';
 import { Memory, type MemoryOptions } from './memory.ts';
 import type { Model } from './model.ts';
@@ -54,7 +56,8 @@ export class InferenceEngine {
   readonly #workspace: SamplingWorkspace;
   readonly #requests = new Map<string, LiveRequest>();
   /** What callers asked since the last turn; caches may change hands only between turns, never during a run. */
-  #inbox: (() => void)[] = [];
+  #inbox: (() => void | Promise<void>)[] = [];
+  #constraints: ConstraintCompiler | null = null;
   #numArrived = 0;
   #preemptions = 0;
   #promptTokens = 0;
@@ -100,9 +103,17 @@ export class InferenceEngine {
 
   /** Queues a request for the next turn. `emit` receives its events; one that can never run gets its error at once. */
   submit(input: GenerationRequest, emit: (event: EngineEvent) => void): void {
-    this.#inbox.push(() => {
-      this.#accept(input, emit);
-    });
+    this.#inbox.push(() => this.#accept(input, emit));
+  }
+
+  /** What constrained requests are made of; costs nothing before the first of them, which must come later. */
+  setVocabulary(vocabulary: Vocabulary): void {
+    this.#constraints ??= new ConstraintCompiler(vocabulary, this.#model.info.vocabSize);
+  }
+
+  /** Live states of constraints: none while idle. */
+  get numMatchers(): number {
+    return this.#constraints?.numMatchers ?? 0;
   }
 
   /** Ends a request without a reply and frees what it holds, before the next turn. Unknown ids have ended already. */
@@ -138,7 +149,7 @@ export class InferenceEngine {
 
   /** One pass of the loop. After an exception the engine is in no known state and must be thrown away. */
   async turn(): Promise<void> {
-    for (const handle of this.#inbox.splice(0)) handle();
+    for (const handle of this.#inbox.splice(0)) await handle();
     while (this.#scheduler.isCrowded && this.#parkOne());
     this.#prefill.start(this.#scheduler);
     const decoding = this.#makeRoom();
@@ -149,13 +160,16 @@ export class InferenceEngine {
 
   // ---- requests
 
-  #accept(input: GenerationRequest, emit: (event: EngineEvent) => void): void {
+  async #accept(input: GenerationRequest, emit: (event: EngineEvent) => void): Promise<void> {
     invariant(!this.#requests.has(input.id), `request id ${input.id} is in use`);
     const request = new LiveRequest(input, this.#policies(input), this.#numArrived++, emit);
     try {
       this.#refuse(request);
+      const constraints = await this.#constrain(input);
       for (let choice = 0; choice < input.numChoices; choice++) {
-        const sampler = createSampler(input.sampling, { ...input, choice, workspace: this.#workspace });
+        const constraint = constraints?.[choice] ?? null;
+        const context = { ...input, choice, constraint, workspace: this.#workspace };
+        const sampler = createSampler(input.sampling, context);
         request.sequences.push(new Sequence(request, choice, sampler, input.maxTokens));
       }
     } catch (error) {
@@ -165,6 +179,13 @@ export class InferenceEngine {
     this.#requests.set(input.id, request);
     // The other choices join when the first one's prompt is computed.
     if (request.leader !== undefined) this.#scheduler.enqueue(request.leader);
+  }
+
+  /** One a choice, or null where anything may be said. */
+  async #constrain(input: GenerationRequest): Promise<readonly ConstraintMatcher[] | null> {
+    if (input.constraint === null) return null;
+    invariant(this.#constraints !== null, 'the vocabulary comes before constrained requests');
+    return this.#constraints.createMatchers(input.constraint, input.numChoices, input.stopTokenIds);
   }
 
   /** Null when nothing is left out. */
@@ -193,7 +214,10 @@ export class InferenceEngine {
     const request = this.#requests.get(id);
     if (request === undefined) return;
     request.closed = true;
-    for (const sequence of request.sequences) this.#leave(sequence);
+    for (const sequence of request.sequences) {
+      this.#leave(sequence);
+      sequence.sampler.free();
+    }
     this.#requests.delete(id);
   }
 
@@ -393,6 +417,10 @@ export class InferenceEngine {
     }
     const sample = this.#attempt(request, () => sequence.sampler.sample(logits));
     if (sample === null) return;
+    if (sample === 'complete') {
+      this.#finish(sequence, 'stop', null);
+      return;
+    }
     this.#generatedTokens++;
     sequence.push(sample.tokenId);
     if (input.stopTokenIds.includes(sample.tokenId)) {
@@ -407,6 +435,7 @@ export class InferenceEngine {
     const { request } = sequence;
     request.finish(sequence, reason, stopTokenId);
     this.#leave(sequence);
+    sequence.sampler.free();
     if (request.closed) this.#requests.delete(request.input.id);
   }
 
@@ -441,6 +470,7 @@ export class InferenceEngine {
 
   async close(): Promise<void> {
     for (const id of [...this.#requests.keys()]) this.#drop(id);
+    this.#constraints?.close();
     this.#memory.clear();
     await this.#model.close();
   }

@@ -1,4 +1,5 @@
 /** Messages between the server's thread and the engine's. */
+import type { Vocabulary } from './constraint/compiler.ts';
 import type { EngineOptions } from './engine.ts';
 import type { LoadOptions } from './model.ts';
 import type { EngineEvent, EngineStats, GenerationRequest, ModelInfo } from './protocol.ts';
@@ -7,6 +8,8 @@ import type { EngineEvent, EngineStats, GenerationRequest, ModelInfo } from './p
 export type WorkerOptions = Omit<LoadOptions, 'onProgress'> & EngineOptions;
 
 export type ToWorker =
+  /** Before the first constrained request. */
+  | { readonly type: 'vocabulary'; readonly vocabulary: Vocabulary }
   | { readonly type: 'submit'; readonly request: GenerationRequest }
   | { readonly type: 'cancel'; readonly id: string }
   /** The reader of a request is behind, or has caught up. */

@@ -61,6 +61,13 @@ export interface GenerationRequest {
   readonly reportProgress: boolean;
   /** What to leave out; null = nothing was asked. */
   readonly pruning: PruningChoice | null;
+  /**
+   * What completions must look like, null = anything: the JSON text of a structural tag of xgrammar,
+   * `{"type":"structural_tag","format":{...}}`. Its formats: `grammar` (EBNF), `const_string`, `regex`, `any_text`, and of
+   * these `sequence`, `or`, `tag`, `triggered_tags`, `tags_with_separator`; schemas come as grammars
+   * (`text/json-schema/constraint`). A completion ends by itself, with reason `stop`, where nothing more may follow.
+   */
+  readonly constraint: string | null;
 }
 
 /** What was left out for one request, summed over its choices; a family that was not in force is null. */

@@ -25,6 +25,9 @@ function handle(engine: InferenceEngine, message: ToWorker): void {
       engine.submit(request, (event) => events.push([request.id, event]));
       break;
     }
+    case 'vocabulary':
+      engine.setVocabulary(message.vocabulary);
+      break;
     case 'cancel':
       engine.cancel(message.id);
       break;

@@ -21,6 +21,8 @@ export interface GenerationJob {
   readonly maxTimeMs: number | null;
   /** Null = nothing was asked. */
   readonly pruning: PruningChoice | null;
+  /** Of an engine request. */
+  readonly constraint: string | null;
   readonly replyFormat: ReplyFormat;
 }
 

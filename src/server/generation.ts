@@ -77,5 +77,6 @@ function engineRequest(job: GenerationJob, index: number): GenerationRequest {
     cachePrompt: job.cachePrompt,
     reportProgress: job.reportProgress,
     pruning: job.pruning,
+    constraint: job.constraint,
   };
 }

@@ -23,6 +23,8 @@ export interface JobOptions {
   readonly logprobs: number | null;
   readonly promptLogprobs: number | null;
   readonly pruning: PruningChoice | null;
+  /** What completions must look like, as engine requests say it. Default: anything. */
+  readonly constraint?: string | null;
   /** Default: the text is content, all of it. */
   readonly replyFormat?: ReplyFormat;
 }
@@ -63,6 +65,7 @@ export function createJob(fields: SamplingFields, model: LoadedModel, options: J
     reportProgress: fields.return_progress ?? false,
     maxTimeMs: fields.max_time_ms ?? null,
     pruning: options.pruning,
+    constraint: options.constraint ?? null,
     replyFormat: options.replyFormat ?? PLAIN_REPLY,
   };
 }

@@ -5,7 +5,11 @@ import type { GenerationRequest } from '../../src/runtime/protocol.ts';
 import { Scheduler } from '../../src/runtime/scheduler.ts';
 import { LiveRequest, Sequence } from '../../src/runtime/sequence.ts';
 
-const sampler = { sample: () => ({ tokenId: 0, logprobs: null }), accept: () => undefined };
+const sampler = {
+  sample: () => ({ tokenId: 0, logprobs: null }),
+  accept: () => undefined,
+  free: () => undefined,
+};
 
 /** Only what a scheduler may look at is real. */
 function makeSequences(priority: number, order: number, numChoices = 1): Sequence[] {

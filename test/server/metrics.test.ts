@@ -478,6 +478,7 @@ test('counters do not fall and gauges empty when the engine dies', async () => {
     minTokens: 0,
     stopTokenIds: [],
     promptLogprobs: null,
+    constraint: null,
     priority: 0,
     cachePrompt: true,
     reportProgress: false,

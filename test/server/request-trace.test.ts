@@ -19,6 +19,7 @@ function job(numPrompts: number, changes: Partial<GenerationJob> = {}): Generati
     stop: [],
     stopTokenIds: [],
     promptLogprobs: null,
+    constraint: null,
     priority: 0,
     cachePrompt: true,
     reportProgress: false,

@@ -23,6 +23,7 @@ describe('defaults', () => {
       minTokens: 0,
       stopTokenIds: [2, 0],
       promptLogprobs: null,
+      constraint: null,
       priority: 0,
       cachePrompt: true,
       reportProgress: false,

@@ -1,5 +1,6 @@
 /** Chooses the tokens of one choice: logits in, token id (and log-probabilities) out. */
 import { invariant } from '../../errors.ts';
+import type { ConstraintMatcher } from '../constraint/matcher.ts';
 import type { SamplingParams, TokenLogprobs } from '../protocol.ts';
 import { argmax } from './argmax.kernel.ts';
 import { drawToken, type SamplingWorkspace } from './distribution.kernel.ts';
@@ -23,9 +24,11 @@ export interface SamplerContext {
   readonly stopTokenIds: readonly number[];
   /** Shared by all samplers of the thread. */
   readonly workspace: SamplingWorkspace;
+  /** Becomes the sampler's own; null = any token may come. */
+  readonly constraint: ConstraintMatcher | null;
 }
 
-interface Sample {
+export interface Sample {
   readonly tokenId: number;
   /** null unless asked for; of the model's own distribution, before bias, penalties and temperature. */
   readonly logprobs: TokenLogprobs | null;
@@ -34,15 +37,18 @@ interface Sample {
 export interface Sampler {
   /**
    * Chooses the next token. `logits` [vocabSize] are changed in place. Draws one random number, none when greedy.
-   * @throws AppError `internal` when the logits hold NaN or every token is masked.
+   * @returns `complete` if a constrained text is, and nothing may follow
+   * @throws AppError `internal` when the logits hold NaN or every token is masked; as the constraint's `mask`
    */
-  sample(logits: Float32Array): Sample;
+  sample(logits: Float32Array): Sample | 'complete';
   /** Appends a token to the completion: penalties and the minimum length count it from now on. */
   accept(tokenId: number): void;
+  /** Gives back what the constraint holds; nothing else may be called afterwards. */
+  free(): void;
 }
 
 export function createSampler(params: SamplingParams, context: SamplerContext): Sampler {
-  const { workspace } = context;
+  const { workspace, constraint } = context;
   const uniform = createUniforms(params.seed, context.choice);
   const countsTokens =
     params.repetitionPenalty !== 1 || params.presencePenalty !== 0 || params.frequencyPenalty !== 0;
@@ -54,11 +60,14 @@ export function createSampler(params: SamplingParams, context: SamplerContext): 
   if (countsTokens) processors.push(penalize(params));
   if (context.minTokens > 0) processors.push(forbidEarlyStop(context.minTokens, context.stopTokenIds));
 
+  const changesLogits = processors.length > 0 || constraint !== null;
+
   return {
     sample(logits) {
       invariant(logits.length === workspace.vocabSize, `${workspace.vocabSize} logits, got ${logits.length}`);
-      const ownLogits = params.logprobs !== null && processors.length > 0 ? logits.slice() : logits;
+      const ownLogits = changesLogits && params.logprobs !== null ? logits.slice() : logits;
       for (const process of processors) process(logits, history);
+      if (constraint?.mask(logits) === false) return 'complete';
       const tokenId =
         params.temperature === 0 ? argmax(logits) : drawToken(warp(logits, params, workspace), uniform());
       return {
@@ -68,7 +77,11 @@ export function createSampler(params: SamplingParams, context: SamplerContext): 
     },
     accept(tokenId) {
       history.numTokens++;
+      constraint?.accept(tokenId);
       if (countsTokens) history.occurrences.set(tokenId, (history.occurrences.get(tokenId) ?? 0) + 1);
+    },
+    free() {
+      constraint?.free();
     },
   };
 }

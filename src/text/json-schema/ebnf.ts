@@ -10,13 +10,38 @@ export function literal(text: string): string {
 /** Ranges of code points, ascending and apart: what one character may be. */
 export type CodePoints = readonly (readonly [first: number, last: number])[];
 
-/** Matches one character of the set; the set is not empty. */
-export function characterClass(points: CodePoints): string {
-  const inner = points.map(([first, last]) => {
+/** Those that stand for themselves in a JSON string. */
+export const PLAIN_CHARACTERS: CodePoints = [[0x20, 0x21], [0x23, 0x5b], [0x5d, 0xd7ff], [0xe000, 0x10ffff]]; // prettier-ignore
+
+/** Characters beyond ASCII that are written one by one. */
+const MAX_SINGLES = 256;
+const LAST_ASCII = 0x7f;
+const BEYOND_ASCII = '[^\\x00-\\x7f]';
+const NUM_BEYOND_ASCII = 0x110000 - 0x80 - 0x800;
+
+/**
+ * What matches one character of the set, none of them a control character or a surrogate.
+ * The library reads ranges beyond ASCII wrongly: all of those characters, or a few by name, are what it can do.
+ * @returns choices, none for an empty set; null = the set cannot be written
+ */
+export function characterChoices(points: CodePoints): string[] | null {
+  const ascii = points.filter(([first]) => first <= LAST_ASCII);
+  const inner = ascii.map(([first, end]) => {
+    const last = Math.min(end, LAST_ASCII);
     const begin = escape(String.fromCodePoint(first), '[]\\^-');
     return first === last ? begin : `${begin}-${escape(String.fromCodePoint(last), '[]\\^-')}`;
   });
-  return `[${inner.join('')}]`;
+  const choices = inner.length === 0 ? [] : [`[${inner.join('')}]`];
+  const beyond = points
+    .map(([first, last]) => [Math.max(first, LAST_ASCII + 1), last] as const)
+    .filter(([first, last]) => first <= last);
+  const numBeyond = beyond.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+  if (numBeyond === NUM_BEYOND_ASCII) return [...choices, BEYOND_ASCII];
+  if (numBeyond > MAX_SINGLES) return null;
+  const singles = beyond.flatMap(([first, last]) =>
+    Array.from({ length: last - first + 1 }, (_, i) => literal(String.fromCodePoint(first + i))),
+  );
+  return [...choices, ...singles];
 }
 
 function escape(character: string, special: string): string {

@@ -1,8 +1,6 @@
 /** The grammar of keys that are none of some names. */
-import { characterClass, literal, oneOf, type CodePoints, type Rules } from './ebnf.ts';
+import { characterChoices, literal, oneOf, PLAIN_CHARACTERS, type CodePoints, type Rules } from './ebnf.ts';
 
-/** Characters that stand for themselves in a JSON string. */
-const PLAIN: CodePoints = [[0x20, 0x21], [0x23, 0x5b], [0x5d, 0xd7ff], [0xe000, 0x10ffff]]; // prettier-ignore
 const ESCAPED = '"\\\\" ["\\\\bfnrt]';
 
 interface Branch {
@@ -22,7 +20,7 @@ export function otherKeys(names: readonly string[], rules: Rules): string {
     }
     branch.isName = true;
   }
-  const free = rules.share(`(${characterClass(PLAIN)} | ${ESCAPED})* "\\""`);
+  const free = rules.share(`(${[...plain(PLAIN_CHARACTERS), ESCAPED].join(' | ')})* "\\""`);
   return rules.share(`"\\"" ${write(root, free, rules)}`);
 }
 
@@ -32,13 +30,21 @@ function write({ isName, next }: Branch, free: string, rules: Rules): string {
   const choices = [...next].flatMap(([character, branch]) =>
     isPlain(character) ? [`${literal(character)} ${write(branch, free, rules)}`] : [],
   );
-  const others = without(PLAIN, points);
+  const others = plain(without(PLAIN_CHARACTERS, points));
   // An escape that begins like that of a name is not tried: all of them are left out.
   const hasEscape = points.some((point) => !isPlain(String.fromCodePoint(point)));
-  choices.push(`${characterClass(others)} ${free}`);
+  choices.push(`(${others.join(' | ')}) ${free}`);
   if (!hasEscape) choices.push(`${ESCAPED} ${free}`);
   if (!isName) choices.push('"\\""');
   return rules.share(oneOf(choices) ?? '""');
+}
+
+/** Where all characters beyond ASCII but those of names cannot be written, they are all left out. */
+function plain(points: CodePoints): string[] {
+  const ascii = points
+    .map(([first, last]) => [first, Math.min(last, 0x7f)] as const)
+    .filter(([first, last]) => first <= last);
+  return characterChoices(points) ?? characterChoices(ascii) ?? [];
 }
 
 function isPlain(character: string): boolean {

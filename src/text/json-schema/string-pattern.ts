@@ -1,5 +1,5 @@
 /** Regular expressions of schemas as grammars of JSON strings. */
-import { characterClass, literal, oneOf, repeated, type CodePoints } from './ebnf.ts';
+import { characterChoices, literal, oneOf, PLAIN_CHARACTERS, repeated, type CodePoints } from './ebnf.ts';
 
 /** What an expression matches, before it is written as JSON. */
 type Expression =
@@ -16,8 +16,9 @@ const LAST = 0x10ffff;
 const SURROGATES = [0xd800, 0xdfff] as const;
 const DIGITS: CodePoints = [[0x30, 0x39]];
 const WORD: CodePoints = [[0x30, 0x39], [0x41, 0x5a], [0x5f, 0x5f], [0x61, 0x7a]]; // prettier-ignore
-const SPACE: CodePoints = [[0x09, 0x0d], [0x20, 0x20], [0xa0, 0xa0], [0x1680, 0x1680], [0x2000, 0x200a], [0x2028, 0x2029], [0x202f, 0x202f], [0x205f, 0x205f], [0x3000, 0x3000], [0xfeff, 0xfeff]]; // prettier-ignore
-const LINE_ENDS: CodePoints = [[0x0a, 0x0a], [0x0d, 0x0d], [0x2028, 0x2029]]; // prettier-ignore
+/** As RE2 and ASCII modes have it: the library could not leave out single characters beyond ASCII. */
+const SPACE: CodePoints = [[0x09, 0x0d], [0x20, 0x20]]; // prettier-ignore
+const LINE_ENDS: CodePoints = [[0x0a, 0x0a], [0x0d, 0x0d]]; // prettier-ignore
 const CLASSES: Readonly<Record<string, CodePoints>> = {
   d: DIGITS,
   w: WORD,
@@ -332,15 +333,15 @@ function write(expression: Expression): StringGrammar {
 const MANY_CHARACTERS = 52;
 
 function writeSet(points: CodePoints): StringGrammar {
-  const raw = intersection(points, [[0x20, 0x21], [0x23, 0x5b], [0x5d, SURROGATES[0] - 1], [SURROGATES[1] + 1, LAST]]); // prettier-ignore
+  const raw = intersection(points, PLAIN_CHARACTERS);
   const escaped = [...ESCAPES]
     .filter(([point]) => points.some(([first, last]) => point >= first && point <= last))
     .map(([, text]) => literal(text));
-  const plain =
-    onlyPoint(raw) === null ? characterClass(raw) : literal(String.fromCodePoint(raw[0]?.[0] ?? 0));
-  const choices = raw.length === 0 ? escaped : [plain, ...escaped];
-  const content = oneOf(choices);
-  if (content === null) throw unsupported('characters that no text has');
+  const plain = characterChoices(raw);
+  if (plain === null)
+    throw unsupported('ranges beyond ASCII of more than 256 characters, unless it is all of those');
+  const content = oneOf([...plain, ...escaped]);
+  if (content === null) throw unsupported('sets of which no JSON string can have a character');
   const count = raw.reduce((sum, [first, last]) => sum + last - first + 1, 0);
   return { content, cost: Math.min(1, count / MANY_CHARACTERS) };
 }

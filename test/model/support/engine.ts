@@ -75,6 +75,7 @@ export function makeRequest(promptIds: ArrayLike<number>, options: RequestOption
     minTokens: 0,
     stopTokenIds: [],
     promptLogprobs: null,
+    constraint: null,
     priority: 0,
     cachePrompt: false,
     reportProgress: false,

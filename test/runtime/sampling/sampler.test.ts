@@ -4,23 +4,40 @@ import { describe, expect, it } from 'vitest';
 import { AppError } from '../../../src/errors.ts';
 import { GREEDY as ALL_OFF, type SamplingParams } from '../../../src/runtime/protocol.ts';
 import { createSamplingWorkspace } from '../../../src/runtime/sampling/distribution.kernel.ts';
-import { createSampler, type Sampler, type SamplerContext } from '../../../src/runtime/sampling/sampler.ts';
+import {
+  createSampler,
+  type Sample,
+  type Sampler,
+  type SamplerContext,
+} from '../../../src/runtime/sampling/sampler.ts';
 import { arbitraryLogits, descending, naiveSoftmax } from './naive.ts';
 
 const GREEDY: SamplingParams = { ...ALL_OFF, seed: 0 };
+
+/** Whose text is never complete. */
+interface FreeSampler extends Sampler {
+  sample(logits: Float32Array): Sample;
+}
 
 function samplerFor(
   vocabSize: number,
   params: Partial<SamplingParams>,
   context: Partial<SamplerContext> = {},
-): Sampler {
+): FreeSampler {
   const workspace = createSamplingWorkspace(vocabSize);
-  const defaults = { choice: 0, promptIds: new Int32Array(), minTokens: 0, stopTokenIds: [], workspace };
-  return createSampler({ ...GREEDY, ...params }, { ...defaults, ...context });
+  const defaults = {
+    choice: 0,
+    promptIds: new Int32Array(),
+    minTokens: 0,
+    stopTokenIds: [],
+    constraint: null,
+    workspace,
+  };
+  return createSampler({ ...GREEDY, ...params }, { ...defaults, ...context }) as FreeSampler;
 }
 
 /** Samples and accepts `count` tokens from the same logits. */
-function generate(sampler: Sampler, logits: Float32Array, count: number): number[] {
+function generate(sampler: FreeSampler, logits: Float32Array, count: number): number[] {
   return Array.from({ length: count }, () => {
     const { tokenId } = sampler.sample(logits.slice());
     sampler.accept(tokenId);
