@@ -1,0 +1,1 @@
+"""Evaluation sets from a seed, dense reference scores with transformers, and intervals."""

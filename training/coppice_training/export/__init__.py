@@ -1,0 +1,1 @@
+"""Exports to the Hugging Face layout, and reading text models back."""

@@ -1,0 +1,1 @@
+"""Training: plans (what, how long, which mix), resumable runs, monitoring."""
