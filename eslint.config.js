@@ -49,7 +49,7 @@ export default tseslint.config(
   ...directions,
   // Numeric kernels index typed arrays in loops whose bounds are checked once outside.
   {
-    files: ['src/**/*.kernel.ts', 'test/**', 'bench/**', 'eval/**'],
+    files: ['src/**/*.kernel.ts', 'test/**', 'bench/**', 'eval/**', 'load-tests/**'],
     rules: { '@typescript-eslint/no-non-null-assertion': 'off' },
   },
   { files: ['**/*.js'], extends: [tseslint.configs.disableTypeChecked] },

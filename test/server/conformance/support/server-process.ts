@@ -31,6 +31,8 @@ export interface StartOptions {
   readonly config?: object;
   /** Folder of built graphs; one of its own if absent, which makes loading slow enough to be watched. */
   readonly cacheDir?: string;
+  /** Options of Node.js itself. */
+  readonly nodeArgs?: readonly string[];
   /** What must have happened before this returns. */
   readonly until?: 'listening' | 'ready';
 }
@@ -38,14 +40,18 @@ export interface StartOptions {
 export async function startServerProcess(options: StartOptions = {}): Promise<ServerProcess> {
   const folder = mkdtempSync(join(tmpdir(), 'coppice-conformance-'));
   const file = join(folder, 'config.json');
-  const { config = {}, cacheDir = join(folder, 'cache'), until = 'ready' } = options;
+  const { config = {}, cacheDir = join(folder, 'cache'), nodeArgs = [], until = 'ready' } = options;
   writeFileSync(file, JSON.stringify({ cache_dir: cacheDir, port: 0, ...config }));
   const { PATH = '', HOME = '' } = process.env;
-  const child = spawn(process.execPath, [join(ROOT, 'dist/main.js'), 'serve', '--config', file], {
-    cwd: folder,
-    env: { PATH, HOME },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  const child = spawn(
+    process.execPath,
+    [...nodeArgs, join(ROOT, 'dist/main.js'), 'serve', '--config', file],
+    {
+      cwd: folder,
+      env: { PATH, HOME },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
   let output = '';
   const listen = (data: Buffer) => (output += data.toString());
   child.stdout.on('data', listen);

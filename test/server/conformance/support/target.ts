@@ -171,7 +171,7 @@ function postInit(body: unknown, headers: Record<string, string>): RequestInit {
   };
 }
 
-export function readEvents(text: string): Events {
+function readEvents(text: string): Events {
   expect(text.endsWith('\n\n')).toBe(true);
   const pieces = text.slice(0, -2).split('\n\n');
   const data = pieces.flatMap((piece) => piece.split('\n').filter((line) => line.startsWith('data: ')));

@@ -1,0 +1,9 @@
+/** `npm run load -- <command>`: tests that put load on a server of their own, too long for `npm test`. */
+import { Command } from 'commander';
+import { addSoakCommand } from './soak.ts';
+
+const program = new Command('load').description(
+  'load tests against a server started for them (npm run build first)',
+);
+addSoakCommand(program);
+await program.parseAsync();
