@@ -4,7 +4,7 @@ import { AppError } from '../errors.ts';
 import { resolveModel } from '../hub/index.ts';
 import { startEngine } from '../runtime/engine-client.ts';
 import { describeModel } from '../runtime/model-info.ts';
-import { modelId, readModel } from '../server/model.ts';
+import { modelId, modelVocabulary, readModel } from '../server/model.ts';
 import type { LoadedModel } from '../server/model.ts';
 import { pruningSettings, readPresets } from '../server/presets.ts';
 import type { ModelSource } from '../server/served-model.ts';
@@ -111,6 +111,7 @@ async function load(
     prefixCacheMaxBytes: block.prefix_cache?.max_bytes ?? config.prefix_cache.max_bytes,
     maxRunning: block.queue?.max_running ?? config.queue.max_running,
     headPattern: headPattern(config, block),
+    vocabulary: () => modelVocabulary(model),
     onProgress: showProgress,
     ...listeners,
   });

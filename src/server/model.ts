@@ -2,10 +2,14 @@
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { z } from 'zod';
+import type { Vocabulary } from '../runtime/constraint/compiler.ts';
 import type { Engine } from '../runtime/protocol.ts';
 import { ChatTemplate } from '../text/chat-template.ts';
 import { readModelJson } from '../text/model-file.ts';
+import { REASONING_MARKERS } from '../text/reasoning.ts';
 import { Tokenizer } from '../text/tokenizer.ts';
+import { toolCallFormat } from '../text/tool-calls/index.ts';
+import { grammarVocabulary } from '../text/vocabulary.ts';
 import type { PruningSettings } from './presets.ts';
 
 /** What a field means when the client leaves it out. */
@@ -74,6 +78,15 @@ function samplingDefaults(generation: Partial<z.infer<typeof generationConfigSch
     repetitionPenalty: generation.repetition_penalty ?? 1,
     maxTokens: generation.max_new_tokens ?? null,
   };
+}
+
+/** Of constrained completions: the markers of thoughts and calls may be part of them. */
+export function modelVocabulary({
+  tokenizer,
+  template,
+}: Pick<LoadedModel, 'tokenizer' | 'template'>): Vocabulary {
+  const { markers } = toolCallFormat(template.source);
+  return grammarVocabulary(tokenizer, new Set([...REASONING_MARKERS, ...markers]));
 }
 
 /** The name a model is served under: that of its folder, or its hub id without the revision. */

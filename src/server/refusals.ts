@@ -27,11 +27,6 @@ const REFUSED: Readonly<Record<keyof RefusedFields, { isOff: (value: unknown) =>
       isOff: (value) => value === 'none',
       valid: 'tools are not supported; expected "none" or no value',
     },
-    response_format: {
-      isOff: (value) =>
-        typeof value === 'object' && value !== null && 'type' in value && value.type === 'text',
-      valid: 'only plain text output is supported; expected {"type":"text"} or no value',
-    },
     suffix: { isOff: (value) => value === '', valid: 'suffix is not supported; expected no value' },
   };
 

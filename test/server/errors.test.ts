@@ -123,7 +123,6 @@ describe('unsupported: 400 naming the field', () => {
     [CHAT, { messages: hello, background: true }, 'background'],
     [COMPLETIONS, { prompt: 'a', tools: [{ type: 'function' }] }, 'tools'],
     [COMPLETIONS, { prompt: 'a', tool_choice: 'auto' }, 'tool_choice'],
-    [CHAT, { messages: hello, response_format: { type: 'json_object' } }, 'response_format'],
   ])('%s %j', async (path, body, param) => {
     await expectError(await server.post(path, body), { status: 400, code: 'unsupported_parameter', param });
   });

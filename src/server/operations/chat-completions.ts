@@ -15,9 +15,11 @@ import type { Call, Generation, Operation } from '../operation.ts';
 import { choosePruning } from '../pruning.ts';
 import { refuseFields, refuseSpeculative } from '../refusals.ts';
 import { choicesReply } from '../reply.ts';
+import { replyGrammar } from '../reply-grammar.ts';
 import { chatCompletionBody } from '../schemas/bodies.ts';
 import type { ChatCompletionBody } from '../schemas/bodies.ts';
 import { PLAIN_SSE } from '../sse.ts';
+import { chatContent, constraintOf } from '../structured-output.ts';
 import { readToolUse } from '../tools.ts';
 import type { ToolUse } from '../tools.ts';
 
@@ -41,10 +43,8 @@ async function prepare(
   const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader });
   const { maxTokens, maxTokensParam } = readMaxTokens(fields);
   const tools = readToolUse(fields, model);
+  const content = chatContent(fields.response_format, model);
   const prompt = encodePrompt(fields, model, tools);
-  if (tools.grammar !== null) {
-    throw new AppError('unsupported_value', 'expected tools that need no grammar', { param: 'tool_choice' });
-  }
   const reasoning = reasoningStage(model.template.source, prompt.text);
   const job = createJob(fields, model, {
     idPrefix: 'chatcmpl-',
@@ -56,6 +56,7 @@ async function prepare(
     logprobs: readLogprobs(fields),
     promptLogprobs: null,
     pruning,
+    constraint: constraintOf(replyGrammar(tools, content, reasoning)),
     replyFormat: replyFormat(model.tokenizer, reasoning, tools.reading),
   });
   const names = { tokenizer: model.tokenizer, asIds: fields.return_tokens_as_token_ids ?? false };

@@ -17,6 +17,7 @@ import type { ReplyShape } from '../reply.ts';
 import { completionBody } from '../schemas/bodies.ts';
 import type { PromptField } from '../schemas/prompts.ts';
 import { PLAIN_SSE } from '../sse.ts';
+import { chatContent, constraintOf } from '../structured-output.ts';
 
 /** OpenAI's default for this route. */
 const DEFAULT_MAX_TOKENS = 16;
@@ -63,6 +64,7 @@ async function prepare(
     // The engine runs a prompt without a completion only for the prompt's log-probabilities.
     promptLogprobs: hasEcho ? (logprobs ?? (fields.max_tokens === 0 ? 0 : null)) : null,
     pruning,
+    constraint: constraintOf(chatContent(fields.response_format, model)),
   });
   const names = { tokenizer: model.tokenizer, asIds: fields.return_tokens_as_token_ids ?? false };
   return choicesReply(context, call, {

@@ -41,7 +41,7 @@ async function prepare(
   const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader });
   const logprobs = readLogprobs(fields);
   const conversation = readConversation(fields, memory, call.client);
-  const { ids, replyFormat } = responsePrompt(fields, placedItems(conversation), model);
+  const { ids, replyFormat, constraint } = responsePrompt(fields, placedItems(conversation), model);
   const job = createJob({ ...fields, stream_options: null }, model, {
     idPrefix: 'resp_',
     prompts: [ids],
@@ -53,6 +53,7 @@ async function prepare(
     promptLogprobs: null,
     pruning,
     replyFormat,
+    constraint,
   });
   return responseReply(context, call, { fields, model, job, conversation, memory, ignoredFields });
 }

@@ -7,7 +7,9 @@ import { replyFormat } from '../choice-parts.ts';
 import type { ReplyFormat } from '../choice-parts.ts';
 import { checkTextLength, encodingLimit } from '../job.ts';
 import type { LoadedModel } from '../model.ts';
+import { replyGrammar } from '../reply-grammar.ts';
 import type { ResponseBody } from '../schemas/responses.ts';
+import { constraintOf, responseContent } from '../structured-output.ts';
 import { readToolUse } from '../tools.ts';
 import { toMessages } from './conversation.ts';
 import type { PlacedItem } from './conversation.ts';
@@ -16,6 +18,8 @@ import { chatToolFields, flatToolParam } from './tool-fields.ts';
 export interface ResponsePrompt {
   readonly ids: number[];
   readonly replyFormat: ReplyFormat;
+  /** Of the job. */
+  readonly constraint: string | null;
 }
 
 /** @throws AppError naming the field */
@@ -26,9 +30,7 @@ export function responsePrompt(
 ): ResponsePrompt {
   const { tokenizer, template } = model;
   const toolUse = withParams(flatToolParam, () => readToolUse(chatToolFields(fields), model));
-  if (toolUse.grammar !== null) {
-    throw new AppError('unsupported_value', 'expected tools that need no grammar', { param: 'tool_choice' });
-  }
+  const content = responseContent(fields.text?.format, model);
   const messages = toMessages(fields.instructions ?? null, items);
   let text = '';
   const ids = withParams(inputParam, () => {
@@ -43,7 +45,12 @@ export function responsePrompt(
       },
     });
   });
-  return { ids, replyFormat: replyFormat(tokenizer, reasoningStage(template.source, text), toolUse.reading) };
+  const reasoning = reasoningStage(template.source, text);
+  return {
+    ids,
+    replyFormat: replyFormat(tokenizer, reasoning, toolUse.reading),
+    constraint: constraintOf(replyGrammar(toolUse, content, reasoning)),
+  };
 }
 
 /** The messages were made of the input; whoever sent that never saw them. */

@@ -16,10 +16,6 @@ export function refuseResponseFields(fields: ResponseBody): void {
       param: name,
     });
   }
-  const format = fields.text?.format as { type?: unknown } | null | undefined;
-  if (format !== undefined && format !== null && format.type !== 'text') {
-    throw new AppError('unsupported_value', 'expected {"type":"text"}', { param: 'text.format' });
-  }
   if (fields.truncation === 'auto') {
     throw new AppError('unsupported_value', 'truncation: expected "disabled", got "auto"', {
       param: 'truncation',

@@ -91,7 +91,7 @@ function head({ fields, model, job, createdSeconds }: ResponseSettings) {
     service_tier: 'default',
     store: fields.store ?? true,
     temperature: job.sampling.temperature,
-    text: { format: { type: 'text' } },
+    text: { format: fields.text?.format ?? { type: 'text' } },
     tool_choice: fields.tool_choice ?? 'auto',
     tools: fields.tools ?? [],
     top_logprobs: job.sampling.logprobs ?? 0,

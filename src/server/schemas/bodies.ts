@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { chatMessages } from './chat-messages.ts';
 import { modelField, refusedFields, samplingFields } from './fields.ts';
 import { promptField, tokenList } from './prompts.ts';
+import { responseFormat } from './response-format.ts';
 import { toolFields } from './tools.ts';
 
 export const chatCompletionBody = z.object({
@@ -15,6 +16,7 @@ export const chatCompletionBody = z.object({
   max_completion_tokens: z.int().min(1).nullish(),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(20).nullish(),
+  response_format: responseFormat.nullish(),
 });
 
 export type ChatCompletionBody = z.infer<typeof chatCompletionBody>;
@@ -26,6 +28,7 @@ export const completionBody = z.object({
   max_tokens: z.int().min(0).nullish(),
   logprobs: z.int().min(0).max(5).nullish(),
   echo: z.boolean().nullish(),
+  response_format: responseFormat.nullish(),
 });
 
 /** One of `prompt` and `messages`; the route checks that. */

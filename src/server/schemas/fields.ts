@@ -69,7 +69,6 @@ export const refusedFields = {
   background: onlyOff(false),
   tools: z.unknown().optional(),
   tool_choice: z.unknown().optional(),
-  response_format: z.unknown().optional(),
   suffix: onlyOff(''),
 };
 

@@ -1,6 +1,7 @@
 /** The body of `POST /v1/responses`; other fields are accepted and named in a reply header. */
 import { z } from 'zod';
 import { onlyOff, samplingFields } from './fields.ts';
+import { textFormat } from './response-format.ts';
 import { responseInput } from './response-items.ts';
 import { responseToolFields } from './response-tools.ts';
 
@@ -37,7 +38,7 @@ export const responseBody = z.object({
   include: z.array(includable).max(64).nullish(),
   top_logprobs: z.int().min(0).max(20).nullish(),
   metadata: metadata.nullish(),
-  text: z.object({ format: z.unknown().optional() }).nullish(),
+  text: z.object({ format: textFormat.nullish() }).nullish(),
   ...responseToolFields,
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
   truncation: z.enum(['auto', 'disabled']).nullish(),

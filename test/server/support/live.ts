@@ -8,6 +8,7 @@ import type { StartOptions } from '../../../src/runtime/engine-client.ts';
 import type { Engine, EngineStats } from '../../../src/runtime/protocol.ts';
 import { listen } from '../../../src/server/listen.ts';
 import type { Listener } from '../../../src/server/listen.ts';
+import { modelVocabulary, readModel } from '../../../src/server/model.ts';
 import { DEMO_MODEL, createContext } from './app.ts';
 
 export interface LiveServer {
@@ -32,6 +33,7 @@ export async function startDemoEngine(options: Partial<StartOptions> = {}): Prom
     kvMaxBytes: 2 ** 28,
     prefixCacheMaxBytes: 2 ** 26,
     maxRunning: 4,
+    vocabulary: () => modelVocabulary(readModel(DEMO_MODEL, 'demo')),
     workerUrl: new URL('../../../dist/runtime/worker.js', import.meta.url),
     ...options,
   });
