@@ -41,7 +41,7 @@ export function addSoakCommand(program: Command): void {
     .option('--minutes <number>', 'how long', Number, 10)
     .option('--clients <number>', 'clients at once', Number, 12)
     .option('--seed <number>', 'of the traffic', Number, 1)
-    .option('--heap', "ask the server's main thread for its heap, too (starts it with an inspector)", false)
+    .option('--heap', 'ask the server for its heaps, too (starts it with an inspector)', false)
     .option('--out <file>', 'raw samples as JSON', 'load-tests/results/soak.json')
     .action(soak);
 }
@@ -179,15 +179,17 @@ function print(
   console.log('| outcome | requests |\n|---|---|');
   for (const [key, number] of [...counts].sort()) console.log(`| ${key} | ${number} |`);
   console.log(
-    '\n| quarter | RSS MiB (median) | heap MiB | running | waiting | tokens |\n|---|---|---|---|---|---|',
+    '\n| quarter | RSS MiB (median) | heap MiB, server | heap MiB, engine | running | waiting | tokens |\n|---|---|---|---|---|---|---|',
   );
   for (let i = 0; i < 4; i++) {
     const part = quarter(samples, i);
     const of = (read: (sample: Sample) => number) => median(part.map(read));
-    const heap = part[0]?.heap == null ? '-' : mebibytes(of((sample) => sample.heap?.heapUsed ?? 0));
+    const heaps = (['main', 'engine'] as const).map((thread) =>
+      part[0]?.heap == null ? '-' : mebibytes(of((sample) => sample.heap?.[thread]?.heapUsed ?? 0)),
+    );
     const cells = [
       mebibytes(of((sample) => sample.rssBytes)),
-      heap,
+      ...heaps,
       of((sample) => sample.running),
       of((sample) => sample.waiting),
       (part.at(-1)?.generatedTokens ?? 0) - (part[0]?.generatedTokens ?? 0),

@@ -314,6 +314,8 @@ const KINDS: readonly (readonly [number, Kind])[] = [
         type: 'chat.completion.create',
         stream_id: lane,
         ...sampling(c),
+        // Whoever comes last by priority may starve for longer than the client waits.
+        priority: 0,
         messages: messages(c.random),
         ...short(c.random),
       })),

@@ -7,12 +7,8 @@ export interface Sample {
   /** Since the start. */
   readonly seconds: number;
   readonly rssBytes: number;
-  /** Of the server's main thread; null = nobody asked. */
-  readonly heap: {
-    readonly heapUsed: number;
-    readonly external: number;
-    readonly arrayBuffers: number;
-  } | null;
+  /** Of the server's two threads; null = nobody asked. */
+  readonly heap: { readonly main: ThreadHeap; readonly engine: ThreadHeap | null } | null;
   readonly running: number;
   readonly waiting: number;
   readonly kvBytes: number;
@@ -52,49 +48,84 @@ export async function takeSample(
   };
 }
 
-/** Asks a Node.js process for its memory through its inspector. */
+/** V8's memory in one thread. */
+interface ThreadHeap {
+  readonly heapUsed: number;
+  readonly external: number;
+  readonly arrayBuffers: number;
+}
+
+interface Message {
+  readonly id?: number;
+  readonly method?: string;
+  readonly params?: { readonly sessionId: string; readonly message?: string };
+  readonly result?: unknown;
+}
+
+/** Asks a Node.js process and its one worker for their memory through the inspector. */
 export class HeapProbe {
   readonly #socket: WebSocket;
+  readonly #answers = new Map<string, (result: unknown) => void>();
+  /** Of the worker; null = there is none yet. */
+  #session: string | null = null;
   #id = 0;
 
   private constructor(socket: WebSocket) {
     this.#socket = socket;
+    socket.on('message', (data: Buffer) => {
+      this.#hear(JSON.parse(data.toString()) as Message, 'main');
+    });
   }
 
   /** @param url as the process prints it: `ws://127.0.0.1:...` */
   static async open(url: string): Promise<HeapProbe> {
     const socket = new WebSocket(url);
     await once(socket, 'open');
-    return new HeapProbe(socket);
+    const probe = new HeapProbe(socket);
+    await probe.#call('main', 'NodeWorker.enable', { waitForDebuggerOnStart: false });
+    return probe;
   }
 
   /** @param collect whether garbage is collected before */
   async read(collect = false): Promise<NonNullable<Sample['heap']>> {
-    if (collect) await this.#call('HeapProfiler.collectGarbage', {});
-    const { result } = (await this.#call('Runtime.evaluate', {
-      expression: 'JSON.stringify(process.memoryUsage())',
-      returnByValue: true,
-    })) as { result: { value: string } };
-    const { heapUsed, external, arrayBuffers } = JSON.parse(result.value) as NonNullable<Sample['heap']>;
-    return { heapUsed, external, arrayBuffers };
+    const main = await this.#read('main', collect);
+    const engine = this.#session === null ? null : await this.#read('worker', collect);
+    return { main, engine };
   }
 
   close(): void {
     this.#socket.close();
   }
 
-  #call(method: string, params: object): Promise<unknown> {
+  async #read(thread: 'main' | 'worker', collect: boolean): Promise<ThreadHeap> {
+    if (collect) await this.#call(thread, 'HeapProfiler.collectGarbage', {});
+    const { result } = (await this.#call(thread, 'Runtime.evaluate', {
+      expression: 'JSON.stringify(process.memoryUsage())',
+      returnByValue: true,
+    })) as { result: { value: string } };
+    const { heapUsed, external, arrayBuffers } = JSON.parse(result.value) as ThreadHeap;
+    return { heapUsed, external, arrayBuffers };
+  }
+
+  #hear({ id, method, params, result }: Message, thread: 'main' | 'worker'): void {
+    if (method === 'NodeWorker.attachedToWorker') this.#session = params?.sessionId ?? null;
+    if (method === 'NodeWorker.receivedMessageFromWorker')
+      this.#hear(JSON.parse(params?.message ?? '{}') as Message, 'worker');
+    if (id !== undefined) this.#answers.get(`${thread} ${id}`)?.(result);
+  }
+
+  #call(thread: 'main' | 'worker', method: string, params: object): Promise<unknown> {
     const id = ++this.#id;
-    this.#socket.send(JSON.stringify({ id, method, params }));
-    return new Promise((resolve) => {
-      const listen = (data: Buffer) => {
-        const message = JSON.parse(data.toString()) as { id?: number; result?: unknown };
-        if (message.id !== id) return;
-        this.#socket.off('message', listen);
-        resolve(message.result);
-      };
-      this.#socket.on('message', listen);
-    });
+    const message = JSON.stringify({ id, method, params });
+    const answer = new Promise((resolve) => this.#answers.set(`${thread} ${id}`, resolve));
+    if (thread === 'main') this.#socket.send(message);
+    else {
+      const wrapped = { sessionId: this.#session, message };
+      this.#socket.send(
+        JSON.stringify({ id: ++this.#id, method: 'NodeWorker.sendMessageToWorker', params: wrapped }),
+      );
+    }
+    return answer.finally(() => this.#answers.delete(`${thread} ${id}`));
   }
 }
 
