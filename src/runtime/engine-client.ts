@@ -2,7 +2,7 @@
 import { availableParallelism, totalmem } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { AppError, type ErrorCode, errorMessage, invariant } from '../errors.ts';
-import type { Vocabulary } from './constraint/compiler.ts';
+import type { Vocabulary } from './constraint/vocabulary.ts';
 import { EventQueue } from './event-queue.ts';
 import { KnownStats } from './known-stats.ts';
 import type { FromWorker, ToWorker, WorkerOptions } from './messages.ts';

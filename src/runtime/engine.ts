@@ -4,8 +4,9 @@
  */
 import { AppError, errorMessage, invariant } from '../errors.ts';
 import { type ActivePolicies, createPolicies } from '../policies/index.ts';
-import { ConstraintCompiler, type Vocabulary } from './constraint/compiler.ts';
+import { ConstraintCompiler } from './constraint/compiler.ts';
 import type { ConstraintMatcher } from './constraint/matcher.ts';
+import type { Vocabulary } from './constraint/vocabulary.ts';
 import { decodeStep } from './decode.ts';
 import { Memory, type MemoryOptions } from './memory.ts';
 import type { Model } from './model.ts';

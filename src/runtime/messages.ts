@@ -1,5 +1,5 @@
 /** Messages between the server's thread and the engine's. */
-import type { Vocabulary } from './constraint/compiler.ts';
+import type { Vocabulary } from './constraint/vocabulary.ts';
 import type { EngineOptions } from './engine.ts';
 import type { LoadOptions } from './model.ts';
 import type { EngineEvent, EngineStats, GenerationRequest, ModelInfo } from './protocol.ts';

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { z } from 'zod';
-import type { Vocabulary } from '../runtime/constraint/compiler.ts';
+import type { Vocabulary } from '../runtime/constraint/vocabulary.ts';
 import type { Engine } from '../runtime/protocol.ts';
 import { ChatTemplate } from '../text/chat-template.ts';
 import { readModelJson } from '../text/model-file.ts';

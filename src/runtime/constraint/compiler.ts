@@ -7,12 +7,7 @@ import type { CompiledGrammar, GrammarCompiler, TokenizerInfo } from '@mlc-ai/we
 import { AppError } from '../../errors.ts';
 import { type GrammarLibrary, loadGrammarLibrary } from './library.ts';
 import { type ConstraintMatcher, createMatcher } from './matcher.ts';
-
-/**
- * The text of each token, by id, joined by line ends, in GPT-2's byte alphabet, which has neither line ends nor spaces;
- * empty = it is never part of a constrained text.
- */
-export type Vocabulary = string;
+import { Utf8Guard, type Vocabulary } from './vocabulary.ts';
 
 /** Grammars that stay compiled; the one that was not asked for longest goes first. */
 const MAX_COMPILED = 32;
@@ -23,6 +18,7 @@ interface Loaded {
   readonly compiler: GrammarCompiler;
   /** By the constraint's text. */
   readonly compiled: Map<string, CompiledGrammar>;
+  readonly guard: Utf8Guard;
 }
 
 export class ConstraintCompiler {
@@ -62,7 +58,14 @@ export class ConstraintCompiler {
         const onFree = (): void => {
           this.#numMatchers--;
         };
-        matchers.push(await createMatcher(matcher, { stopTokenIds, endId: this.#vocabSize, onFree }));
+        matchers.push(
+          await createMatcher(matcher, {
+            stopTokenIds,
+            endId: this.#vocabSize,
+            guard: this.#loaded.guard,
+            onFree,
+          }),
+        );
       }
       return matchers;
     } catch (cause) {
@@ -82,7 +85,7 @@ export class ConstraintCompiler {
 
   async #load(): Promise<Loaded> {
     const library = loadGrammarLibrary();
-    const tokens = this.#vocabulary.split('\n').slice(0, this.#vocabSize);
+    const tokens = this.#vocabulary.texts.split('\n').slice(0, this.#vocabSize);
     while (tokens.length <= this.#vocabSize) tokens.push('');
     // One token more than the model has is the only one that ends a text: its bit tells that the text is complete,
     // whatever ids end a choice in one request or the other.
@@ -91,7 +94,7 @@ export class ConstraintCompiler {
       endId,
     ]);
     const compiler = await library.GrammarCompiler.createGrammarCompiler(info, false);
-    return { library, info, compiler, compiled: new Map() };
+    return { library, info, compiler, compiled: new Map(), guard: new Utf8Guard(this.#vocabulary) };
   }
 }
 

@@ -1,6 +1,7 @@
 /** How far the text of one choice has come in its grammar, and which tokens may come next. */
 import type { GrammarMatcher } from '@mlc-ai/web-xgrammar';
 import { AppError, invariant } from '../../errors.ts';
+import type { Utf8Guard } from './vocabulary.ts';
 import { isSet, maskLogits } from './mask.kernel.ts';
 
 export interface ConstraintMatcher {
@@ -21,6 +22,7 @@ export interface MatcherOptions {
   readonly stopTokenIds: readonly number[];
   /** The token that stands for "the text is complete" and that no model has. */
   readonly endId: number;
+  readonly guard: Utf8Guard;
   readonly onFree: () => void;
 }
 
@@ -39,14 +41,17 @@ class LibraryMatcher implements ConstraintMatcher {
   readonly #matcher: GrammarMatcher;
   readonly #stopTokenIds: readonly number[];
   readonly #endId: number;
+  readonly #guard: Utf8Guard;
   readonly #onFree: () => void;
   #mask: Int32Array | null = null;
   #isFreed = false;
+  #barred: readonly number[] = [];
 
-  constructor(matcher: GrammarMatcher, { stopTokenIds, endId, onFree }: MatcherOptions) {
+  constructor(matcher: GrammarMatcher, { stopTokenIds, endId, guard, onFree }: MatcherOptions) {
     this.#matcher = matcher;
     this.#stopTokenIds = stopTokenIds;
     this.#endId = endId;
+    this.#guard = guard;
     this.#onFree = onFree;
     this.isReady = this.#prepare();
   }
@@ -58,6 +63,7 @@ class LibraryMatcher implements ConstraintMatcher {
     const isComplete = isSet(mask, this.#endId);
     const endings = this.#stopTokenIds.map((id) => [id, logits[id] ?? -Infinity] as const);
     for (const [id] of endings) logits[id] = -Infinity;
+    for (const id of this.#barred) logits[id] = -Infinity;
     let isAnyLeft = maskLogits(logits, mask);
     if (isComplete) {
       for (const [id, logit] of endings) {
@@ -74,6 +80,7 @@ class LibraryMatcher implements ConstraintMatcher {
     if (this.#stopTokenIds.includes(tokenId)) return;
     const isAccepted = this.#matcher.acceptToken(tokenId);
     invariant(isAccepted, `token ${tokenId} was left by the mask`);
+    this.#barred = this.#guard.barredBehind(tokenId);
     this.isReady = this.#prepare();
   }
 
