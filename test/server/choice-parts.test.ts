@@ -90,10 +90,7 @@ test('thoughts and calls may both be framed by control tokens', () => {
     rstrip: false,
     single_word: false,
   }));
-  const small = new Tokenizer(
-    { added_tokens, model: { type: 'BPE', vocab, merges: [] } } as never,
-    {},
-  );
+  const small = new Tokenizer({ added_tokens, model: { type: 'BPE', vocab, merges: [] } } as never, {});
   expect([...small.controlTokenIds(control).keys()]).toEqual(control);
   const { shownIds } = replyFormat(small, 'possible', { format: hermes, names: new Set() });
   expect([...shownIds]).toEqual([100, 101, 102, 103]);

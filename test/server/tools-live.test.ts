@@ -107,7 +107,11 @@ describe.each(['hermes', 'llama3-json', 'mistral', 'mistral-args'])('%s', (forma
   });
 
   test('none, and a round trip', async () => {
-    const none = await client().chat.completions.create({ ...base, tool_choice: 'none', max_completion_tokens: 10 });
+    const none = await client().chat.completions.create({
+      ...base,
+      tool_choice: 'none',
+      max_completion_tokens: 10,
+    });
     expect(callsOf(none)).toEqual([]);
     const first = await client().chat.completions.create({
       ...base,
@@ -170,7 +174,11 @@ test('strict tools and the free choice', async () => {
 
 test('a thought first, which the prompt opened, then the call', async () => {
   const client = clientOf(TEMPLATES.thinking);
-  const reply = await client.chat.completions.create({ ...base, tool_choice: 'required', max_completion_tokens: 60 });
+  const reply = await client.chat.completions.create({
+    ...base,
+    tool_choice: 'required',
+    max_completion_tokens: 60,
+  });
   const { message, finish_reason } = reply.choices[0]!;
   const { reasoning_content: reasoning } = message as { reasoning_content?: string };
   expect(reasoning ?? '').not.toContain('think>');
