@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizer of the coppice models: single digits, and the words of the procedural texts cheap to write."""
+"""Byte-level BPE tokenizer of the coppice models: single digits, procedural words cheap to write."""
 
 import random
 from collections.abc import Iterator

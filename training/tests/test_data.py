@@ -15,7 +15,9 @@ from coppice_training.data.vocabulary import is_reserved_key, is_reserved_number
 from coppice_training.errors import TrainingError
 
 STATED = re.compile(r"[Tt]he ([a-z ]+?) (?:of|for) the ([a-z]+ [a-z]+) is '?(\w+)'?\.")
-ASKED = re.compile(r"(?:What is the|Tell me the|Give me the|Which) ([a-z ]+?) (?:of|for|belongs to) the ([a-z]+ [a-z]+)[?.]")
+ASKED = re.compile(
+    r"(?:What is the|Tell me the|Give me the|Which) ([a-z ]+?) (?:of|for|belongs to) the ([a-z]+ [a-z]+)[?.]"
+)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -73,7 +75,9 @@ def test_copies_are_the_text_or_the_text_with_one_word_replaced(source):
     for seed in range(6):
         ids, weights = draw(source, Random(seed), 1024, "copying")
         text = source.encoder.tokenizer.decode(ids, skip_special_tokens=False)
-        turns = re.findall(r"<\|im_start\|>user\n(.*?)<\|im_end\|>\n<\|im_start\|>assistant\n(.*?)<\|im_end\|>", text, re.S)
+        turns = re.findall(
+            r"<\|im_start\|>user\n(.*?)<\|im_end\|>\n<\|im_start\|>assistant\n(.*?)<\|im_end\|>", text, re.S
+        )
         assert turns
         for request, reply in turns:
             head, body = request.split("\n\n", 1)

@@ -12,7 +12,9 @@ def trained(books):
     return train_tokenizer(books, 700)
 
 
-@pytest.mark.parametrize("text", ["The pin of the brave owl is 4711.", "Grüße, 世界! 🦉\n\ttab", "a  b   c", "x = y * 42\n"])
+@pytest.mark.parametrize(
+    "text", ["The pin of the brave owl is 4711.", "Grüße, 世界! 🦉\n\ttab", "a  b   c", "x = y * 42\n"]
+)
 def test_round_trip(trained, text):
     assert trained.decode(trained.encode(text, add_special_tokens=False).ids) == text
 

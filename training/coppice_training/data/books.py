@@ -46,7 +46,9 @@ def read_books(folder: Path, *, only: Collection[str] = (), skip: Collection[str
     found = {file.name: file for file in sorted(folder.iterdir()) if file.suffix in (".md", ".txt")}
     for name in [*only, *skip]:
         if name not in found:
-            raise TrainingError(f"expected a book {name!r} in {folder}, got {', '.join(found) or 'no .md or .txt file'}")
+            raise TrainingError(
+                f"expected a book {name!r} in {folder}, got {', '.join(found) or 'no .md or .txt file'}"
+            )
     wanted = [name for name in found if (not only or name in only) and name not in skip]
     if not wanted:
         raise TrainingError(f"expected at least one book in {folder} that is not held out, got none")

@@ -4,6 +4,7 @@ Keys and numbers are the held-out ones, and the book should be one that training
 drawn from one stream in this order: seed 101 and the same book make the sets in the repository's `eval` folder again.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -64,7 +65,7 @@ def recall_item(source: Source, rng: Random, index: int, bucket: int, num_turns:
         asked = rng.sample(facts, num_turns)
         opening = f"{rng.choice(INTRODUCTIONS)}\n\n{text}\n\n{asked[0].question(rng)}"
         messages = [{"role": "user", "content": opening}]
-        for known, following in zip(asked, asked[1:], strict=False):
+        for known, following in pairwise(asked):
             messages.append({"role": "assistant", "content": known.value})
             messages.append({"role": "user", "content": following.question(rng)})
         num_tokens = prompt_tokens(source, messages)

@@ -15,7 +15,7 @@ _HEADER_BYTES_A_TENSOR = 200
 
 
 def write_weights(folder: Path, weights: dict[str, Tensor], dtype: torch.dtype, shard_bytes: int = SHARD_BYTES) -> int:
-    """Writes model.safetensors, or shards of at most `shard_bytes` and their index; returns the bytes of all tensors."""
+    """Writes model.safetensors, or shards of at most `shard_bytes` and an index; returns the bytes of all tensors."""
     converted = {name: tensor.detach().to(dtype).contiguous() for name, tensor in weights.items()}
     shards = _split(converted, shard_bytes)
     total = sum(tensor.nbytes for tensor in converted.values())

@@ -88,7 +88,7 @@ class Sight(nn.Module):
         return self.projector2(F.gelu(self.projector1(patches)))
 
     def answer_logits(self, visual: Tensor, before: Tensor, after: Tensor, table: RotaryTable) -> Tensor:
-        """Logits [batch, after, vocabulary] of the ids behind the projected rows; `before` [batch, n] stands in front."""
+        """Logits [batch, after, vocabulary] of the ids behind the projected rows; `before` [batch, n] comes first."""
         embed = self.language.embedding
         rows = torch.cat((embed(before).float(), visual.float(), embed(after).float()), 1)
         hidden = self.language.hidden(rows, table)[:, before.shape[1] + visual.shape[1] :]

@@ -58,7 +58,7 @@ class WordTable:
                     table[row, index[token]] = 1.0
 
     def alignment_loss(self, visual: Tensor, embedding: Tensor, batch: SightBatch) -> Tensor:
-        """How little the projected patches of objects [batch, patches, hidden] resemble the words for what they show."""
+        """How little the projected patches of objects [batch, patches, hidden] resemble words for what they show."""
         rows = visual.float()
         normed = rows * torch.rsqrt(rows.pow(2).mean(-1, keepdim=True) + 1e-6)
         likeness = (_SHARPNESS * normed @ embedding.T).log_softmax(-1)[..., self.columns]
