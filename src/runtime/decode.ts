@@ -6,6 +6,7 @@ import { appendProjected, decodeSlots, headViews } from './attention-feed.ts';
 import type { Model } from './model.ts';
 import { rowsOf } from './prefill-lane.ts';
 import type { SequencePruning } from './pruning/sequence-pruning.ts';
+import type { Sequence } from './sequence.ts';
 
 export interface DecodeRow {
   readonly tokenId: number;
@@ -103,4 +104,21 @@ function settle(
     at += length;
     pruning?.decodeLayerDone(layer, position);
   });
+}
+
+/** Sequences that share their decode runs: alike in what they leave out, and no more than there are slots. */
+export function decodeGroups(sequences: readonly Sequence[], groupSize: number): Sequence[][] {
+  const groups = new Map<string, Sequence[]>();
+  for (const sequence of sequences) {
+    const group = sequence.pruning === null ? '' : sequence.pruning.decodeGroup;
+    const key = group ?? `alone ${sequence.request.input.id} ${sequence.choice}`;
+    const members = groups.get(key);
+    if (members === undefined) groups.set(key, [sequence]);
+    else members.push(sequence);
+  }
+  return [...groups.values()].flatMap((members) =>
+    Array.from({ length: Math.ceil(members.length / groupSize) }, (_, i) =>
+      members.slice(i * groupSize, (i + 1) * groupSize),
+    ),
+  );
 }

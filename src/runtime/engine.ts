@@ -7,7 +7,7 @@ import { type ActivePolicies, createPolicies } from '../policies/index.ts';
 import { ConstraintCompiler } from './constraint/compiler.ts';
 import type { ConstraintMatcher } from './constraint/matcher.ts';
 import type { Vocabulary } from './constraint/vocabulary.ts';
-import { decodeStep } from './decode.ts';
+import { decodeGroups, decodeStep } from './decode.ts';
 import { Memory, type MemoryOptions } from './memory.ts';
 import type { Model } from './model.ts';
 import type { PrefillRequest } from './prefill-lane.ts';
@@ -15,6 +15,7 @@ import { PrefillSchedule } from './prefill-schedule.ts';
 import type { PrunedRequest } from './pruning/pruned-lane.ts';
 import { soloStep } from './pruning/solo-decode.ts';
 import type { EngineEvent, EngineStats, GenerationRequest } from './protocol.ts';
+import { Room } from './room.ts';
 import { createSamplingWorkspace, type SamplingWorkspace } from './sampling/distribution.kernel.ts';
 import { tokenLogprobs } from './sampling/logprobs.kernel.ts';
 import { createSampler } from './sampling/sampler.ts';
@@ -32,35 +33,18 @@ function errorEvent(error: unknown): Extract<EngineEvent, { type: 'error' }> {
   return { type: 'error', code: errorCode, message: errorMessage(error), param };
 }
 
-/** Sequences that share their decode runs: alike in what they leave out, and no more than there are slots. */
-function decodeGroups(sequences: readonly Sequence[], groupSize: number): Sequence[][] {
-  const groups = new Map<string, Sequence[]>();
-  for (const sequence of sequences) {
-    const group = sequence.pruning === null ? '' : sequence.pruning.decodeGroup;
-    const key = group ?? `alone ${sequence.request.input.id} ${sequence.choice}`;
-    const members = groups.get(key);
-    if (members === undefined) groups.set(key, [sequence]);
-    else members.push(sequence);
-  }
-  return [...groups.values()].flatMap((members) =>
-    Array.from({ length: Math.ceil(members.length / groupSize) }, (_, i) =>
-      members.slice(i * groupSize, (i + 1) * groupSize),
-    ),
-  );
-}
-
 export class InferenceEngine {
   readonly #model: Model;
   readonly #memory: Memory;
   readonly #scheduler: Scheduler;
   readonly #prefill: PrefillSchedule;
+  readonly #room: Room;
   readonly #workspace: SamplingWorkspace;
   readonly #requests = new Map<string, LiveRequest>();
   /** What callers asked since the last turn; caches may change hands only between turns, never during a run. */
   #inbox: (() => void | Promise<void>)[] = [];
   #constraints: ConstraintCompiler | null = null;
   #numArrived = 0;
-  #preemptions = 0;
   #promptTokens = 0;
   #cachedTokens = 0;
   #generatedTokens = 0;
@@ -72,6 +56,15 @@ export class InferenceEngine {
     this.#prefill = new PrefillSchedule(model, {
       admit: (sequence) => this.#admit(sequence),
       lane: (sequence, end) => this.#lane(sequence, end),
+    });
+    this.#room = new Room({
+      memory: this.#memory,
+      scheduler: this.#scheduler,
+      prefill: this.#prefill,
+      onTooLarge: ({ request }) => {
+        const message = 'expected more KV memory: the request does not fit even alone';
+        this.#fail(request, new AppError('kv_memory_exceeded', message));
+      },
     });
     this.#workspace = createSamplingWorkspace(model.info.vocabSize);
   }
@@ -95,7 +88,7 @@ export class InferenceEngine {
       waiting: this.#scheduler.waiting.length,
       parked: this.#scheduler.parked.length,
       ...this.#memory.state(this.#scheduler.running),
-      preemptions: this.#preemptions,
+      preemptions: this.#room.preemptions,
       promptTokens: this.#promptTokens,
       cachedTokens: this.#cachedTokens,
       generatedTokens: this.#generatedTokens,
@@ -151,9 +144,9 @@ export class InferenceEngine {
   /** One pass of the loop. After an exception the engine is in no known state and must be thrown away. */
   async turn(): Promise<void> {
     for (const handle of this.#inbox.splice(0)) await handle();
-    while (this.#scheduler.isCrowded && this.#parkOne());
+    this.#room.clear();
     this.#prefill.start(this.#scheduler);
-    const decoding = this.#makeRoom();
+    const decoding = this.#room.forDecoding();
     for (const group of decodeGroups(decoding, this.#groupSize)) await this.#decode(group);
     await this.#prefill.slice();
     if (this.isIdle) this.#memory.checkIdle();
@@ -216,7 +209,7 @@ export class InferenceEngine {
     if (request === undefined) return;
     request.closed = true;
     for (const sequence of request.sequences) {
-      this.#leave(sequence);
+      this.#room.leave(sequence);
       sequence.sampler.free();
     }
     this.#requests.delete(id);
@@ -233,77 +226,10 @@ export class InferenceEngine {
     return this.#model.session.decodeSizes.at(-1) ?? 1;
   }
 
-  // ---- memory
-
-  /** Gives every decoding sequence room for its next entry, preempting the least urgent ones if there is none. */
-  #makeRoom(): Sequence[] {
-    const decoding = this.#scheduler.running.filter(
-      (sequence) => !sequence.request.isPaused && !this.#prefill.has(sequence) && sequence.isDecoding,
-    );
-    for (const sequence of decoding) {
-      const { cache, pruning } = sequence;
-      if (cache === null) continue;
-      const grow = (): boolean =>
-        pruning === null
-          ? this.#memory.reserve(cache, sequence.numComputed + 1)
-          : this.#memory.reserveMore(cache, 1);
-      this.#preemptUntil(sequence, grow);
-    }
-    return decoding.filter((sequence) => sequence.cache !== null);
-  }
-
-  /** Parks paused sequences, then preempts others, least urgent first, until `grow` succeeds. False if the sequence had to go itself. */
-  #preemptUntil(sequence: Sequence, grow: () => boolean): boolean {
-    while (sequence.cache !== null && !grow()) {
-      if (this.#parkOne()) continue;
-      const victim = this.#scheduler.victim();
-      invariant(victim !== undefined, 'a running sequence can be preempted');
-      if (victim === sequence && this.#scheduler.running.length === 1) {
-        const message = 'expected more KV memory: the request does not fit even alone';
-        this.#fail(sequence.request, new AppError('kv_memory_exceeded', message));
-      } else this.#preempt(victim);
-    }
-    return sequence.cache !== null;
-  }
-
-  /** Room for rows of a pruned sequence in one layer. */
-  #reserveRows(sequence: Sequence, layer: number, numRows: number): boolean {
-    const { cache } = sequence;
-    if (cache === null) return false;
-    return this.#preemptUntil(sequence, () => this.#memory.reserveMore(cache, numRows, layer));
-  }
-
-  #preempt(sequence: Sequence): void {
-    this.#preemptions++;
-    this.#prefill.drop(sequence);
-    this.#scheduler.remove(sequence);
-    sequence.releaseCache();
-    this.#scheduler.enqueue(sequence);
-  }
-
-  /** Takes place and memory from a paused sequence; what it has computed is kept like a finished one's. False if there is none. */
-  #parkOne(): boolean {
-    const victim = this.#scheduler.pausedVictim();
-    if (victim === undefined) return false;
-    this.#preemptions++;
-    this.#leave(victim);
-    this.#scheduler.enqueue(victim);
-    return true;
-  }
-
-  /** Takes a sequence out of everything and frees or keeps its cache. */
-  #leave(sequence: Sequence): void {
-    // In a pass some layers are ahead of others: that cache is of no use to anybody.
-    const wasInPass = this.#prefill.drop(sequence);
-    this.#scheduler.remove(sequence);
-    if (wasInPass) sequence.releaseCache();
-    else this.#memory.close(sequence);
-  }
-
   // ---- prefill
 
   #admit(sequence: Sequence): boolean {
-    while (!this.#memory.open(sequence, this.#scheduler.running)) if (!this.#parkOne()) return false;
+    if (!this.#room.open(sequence)) return false;
     if (sequence.request.start(sequence.numComputed)) {
       this.#promptTokens += sequence.numTokens;
       this.#cachedTokens += sequence.numComputed;
@@ -330,7 +256,7 @@ export class InferenceEngine {
       },
     };
     if (pruning === null) return lane;
-    const reserve = (layer: number, numRows: number): boolean => this.#reserveRows(sequence, layer, numRows);
+    const reserve = (layer: number, numRows: number): boolean => this.#room.forRows(sequence, layer, numRows);
     return { ...lane, pruning, reserve };
   }
 
@@ -354,7 +280,7 @@ export class InferenceEngine {
     const others = isFirst ? request.sequences.filter((other) => other !== sequence) : [];
     for (const other of others) {
       if (other.finished || request.closed) continue;
-      if (!this.#join(sequence, other)) {
+      if (!this.#room.join(sequence, other)) {
         other.releaseCache();
         this.#scheduler.enqueue(other);
       }
@@ -362,14 +288,6 @@ export class InferenceEngine {
     }
     // Preempted under pruning, it decodes again what it had generated.
     if (sequence.numOwed === 0) this.#advance(sequence, logits);
-  }
-
-  /** A copy of what is computed and a place for a further choice. False, and perhaps a copy, if there is no room. */
-  #join(source: Sequence, other: Sequence): boolean {
-    const parks = (): boolean => !source.request.isPaused && this.#parkOne();
-    while (!this.#memory.fork(source, other)) if (!parks()) return false;
-    while (!this.#scheduler.join(other)) if (!parks()) return false;
-    return true;
   }
 
   // ---- decode
@@ -402,7 +320,7 @@ export class InferenceEngine {
   async #decodeSolo(sequence: Sequence): Promise<Float32Array[]> {
     const { pruning, nextId, numComputed } = sequence;
     invariant(pruning !== null, 'only pruned sequences decode alone');
-    const reserve = (layer: number, numRows: number): boolean => this.#reserveRows(sequence, layer, numRows);
+    const reserve = (layer: number, numRows: number): boolean => this.#room.forRows(sequence, layer, numRows);
     const logits = await soloStep(this.#model, { tokenId: nextId, position: numComputed, pruning, reserve });
     return logits === null ? [] : [logits];
   }
@@ -435,7 +353,7 @@ export class InferenceEngine {
   #finish(sequence: Sequence, reason: 'stop' | 'length', stopTokenId: number | null): void {
     const { request } = sequence;
     request.finish(sequence, reason, stopTokenId);
-    this.#leave(sequence);
+    this.#room.leave(sequence);
     sequence.sampler.free();
     if (request.closed) this.#requests.delete(request.input.id);
   }
