@@ -205,6 +205,19 @@ describe('the prompt', () => {
     expect(await promptOf(name, { tools, tool_choice: 'none' })).not.toContain('Tells the weather');
   });
 
+  test.each(['qwen3', 'chatml'])(
+    'is what /tokenize shows for the same fields, with the template %s',
+    async (name) => {
+      const { engine, server } = serverSaying('Hi', name);
+      const body = { messages, tools, chat_template_kwargs: { enable_thinking: false } };
+      await server.post(CHAT, body);
+      const { tokens } = (await (await server.post('/tokenize', body)).json()) as { tokens: number[] };
+      expect(tokens).toEqual([...engine.requests[0]!.promptIds]);
+      const refused = (await (await server.post('/tokenize', { prompt: 'x', tools })).json()) as object;
+      expect(refused).toMatchObject({ error: { param: 'tools' } });
+    },
+  );
+
   test('has earlier calls, thoughts and results', async () => {
     const reply = await serverSaying(tagged(weather), 'qwen3').server.post(CHAT, { messages, tools });
     const { message } = ((await reply.json()) as Completion).choices[0]!;

@@ -1,27 +1,21 @@
 /** `/v1/chat/completions`: answers a conversation. */
 import { AppError } from '../../errors.ts';
-import { encodeChat } from '../../text/encode-chat.ts';
-import { reasoningStage } from '../../text/reasoning.ts';
-import { toolPrompt } from '../../text/tool-calls/template-messages.ts';
 import { toTemplateMessages } from '../chat-messages.ts';
+import { chatPrompt } from '../chat-prompt.ts';
 import { chatShape } from '../chat-shape.ts';
-import { replyFormat } from '../choice-parts.ts';
 import type { ServerContext } from '../context.ts';
 import { checkMessageImages } from '../images/check-images.ts';
-import { checkTextLength, createJob, encodingLimit } from '../job.ts';
-import type { LoadedModel } from '../model.ts';
+import { createJob } from '../job.ts';
 import { parseFields } from '../operation.ts';
 import type { Call, Generation, Operation } from '../operation.ts';
 import { choosePruning } from '../pruning.ts';
 import { refuseFields, refuseSpeculative } from '../refusals.ts';
 import { choicesReply } from '../reply.ts';
-import { replyGrammar } from '../reply-grammar.ts';
 import { chatCompletionBody } from '../schemas/bodies.ts';
 import type { ChatCompletionBody } from '../schemas/bodies.ts';
 import { PLAIN_SSE } from '../sse.ts';
-import { chatContent, constraintOf } from '../structured-output.ts';
+import { chatContent } from '../structured-output.ts';
 import { readToolUse } from '../tools.ts';
-import type { ToolUse } from '../tools.ts';
 
 export function chatCompletions(context: ServerContext): Operation {
   return {
@@ -42,13 +36,15 @@ async function prepare(
   checkMessageImages(fields.messages, context.images);
   const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader });
   const { maxTokens, maxTokensParam } = readMaxTokens(fields);
-  const tools = readToolUse(fields, model);
-  const content = chatContent(fields.response_format, model);
-  const prompt = encodePrompt(fields, model, tools);
-  const reasoning = reasoningStage(model.template.source, prompt.text);
+  const { ids, replyFormat, constraint } = chatPrompt(model, {
+    tools: readToolUse(fields, model),
+    content: chatContent(fields.response_format, model),
+    messages: toTemplateMessages(fields.messages),
+    kwargs: fields.chat_template_kwargs,
+  });
   const job = createJob(fields, model, {
     idPrefix: 'chatcmpl-',
-    prompts: [prompt.ids],
+    prompts: [ids],
     promptParam: 'messages',
     maxTokens,
     maxTokensParam,
@@ -56,8 +52,8 @@ async function prepare(
     logprobs: readLogprobs(fields),
     promptLogprobs: null,
     pruning,
-    constraint: constraintOf(replyGrammar(tools, content, reasoning)),
-    replyFormat: replyFormat(model.tokenizer, reasoning, tools.reading),
+    constraint,
+    replyFormat,
   });
   const names = { tokenizer: model.tokenizer, asIds: fields.return_tokens_as_token_ids ?? false };
   return choicesReply(context, call, {
@@ -68,26 +64,6 @@ async function prepare(
     includeUsage: fields.stream_options?.include_usage ?? false,
     ignoredFields,
   });
-}
-
-/** The conversation with its tools, as the template writes it and as tokens. */
-function encodePrompt(
-  fields: ChatCompletionBody,
-  model: LoadedModel,
-  { told }: ToolUse,
-): { text: string; ids: number[] } {
-  const { messages, tools } = toolPrompt(toTemplateMessages(fields.messages), told, model.template);
-  let text = '';
-  const ids = encodeChat(model.tokenizer, model.template, messages, {
-    tools,
-    kwargs: fields.chat_template_kwargs ?? {},
-    maxIds: encodingLimit(model),
-    onRendered: (rendered) => {
-      text = rendered;
-      checkTextLength(rendered, model, 'messages');
-    },
-  });
-  return { text, ids };
 }
 
 function readMaxTokens(body: ChatCompletionBody): { maxTokens: number | null; maxTokensParam: string } {

@@ -1,13 +1,16 @@
 /** `POST /tokenize` and `/detokenize`, the one the other's inverse: control tokens stay visible. */
+import type { z } from 'zod';
 import { AppError } from '../../errors.ts';
-import { encodeChat } from '../../text/encode-chat.ts';
 import { nameIgnoredFields, readBody } from '../body.ts';
 import { callOf } from '../call.ts';
-import type { AppContext, ServerContext } from '../context.ts';
-import { parseFields } from '../operation.ts';
-import { checkMessageImages } from '../images/check-images.ts';
 import { toTemplateMessages } from '../chat-messages.ts';
+import { chatPrompt } from '../chat-prompt.ts';
+import type { AppContext, ServerContext } from '../context.ts';
+import { checkMessageImages } from '../images/check-images.ts';
+import type { LoadedModel } from '../model.ts';
+import { parseFields } from '../operation.ts';
 import { detokenizeBody, tokenizeBody } from '../schemas/bodies.ts';
+import { readToolUse } from '../tools.ts';
 
 export function tokenize(context: ServerContext) {
   return async (c: AppContext): Promise<Response> => {
@@ -15,26 +18,36 @@ export function tokenize(context: ServerContext) {
     const body = await readBody(c, context.config.limits.body_bytes);
     const { fields, ignoredFields } = parseFields(tokenizeBody, body);
     nameIgnoredFields(c, ignoredFields);
-    const { model: name, prompt, messages } = fields;
-    const model = await context.models.acquire(name, callOf(c));
-    if (typeof prompt === 'string' && messages) {
-      throw new AppError('invalid_request', 'prompt: expected only one of prompt and messages', {
-        param: 'prompt',
-      });
-    }
-    if (messages) checkMessageImages(messages, context.images);
-    const tokens = messages
-      ? encodeChat(model.tokenizer, model.template, toTemplateMessages(messages))
-      : model.tokenizer.encode(required(prompt));
+    const model = await context.models.acquire(fields.model, callOf(c));
+    const tokens = readTokens(fields, model, context);
     return c.json({ tokens, count: tokens.length });
   };
 }
 
-function required(prompt: string | null | undefined): string {
-  if (typeof prompt === 'string') return prompt;
-  throw new AppError('invalid_request', 'prompt: expected prompt or messages, got neither', {
-    param: 'prompt',
-  });
+/** @throws AppError naming the field */
+function readTokens(
+  fields: z.infer<typeof tokenizeBody>,
+  model: LoadedModel,
+  context: ServerContext,
+): number[] {
+  const { prompt, messages, tools, chat_template_kwargs: kwargs } = fields;
+  if (!messages) {
+    if (tools) throw invalid('tools', 'expected messages beside it');
+    if (typeof prompt !== 'string') throw invalid('prompt', 'expected prompt or messages, got neither');
+    return model.tokenizer.encode(prompt);
+  }
+  if (typeof prompt === 'string') throw invalid('prompt', 'expected only one of prompt and messages');
+  checkMessageImages(messages, context.images);
+  return chatPrompt(model, {
+    messages: toTemplateMessages(messages),
+    tools: readToolUse({ tools }, model),
+    content: null,
+    kwargs,
+  }).ids;
+}
+
+function invalid(param: string, message: string): AppError {
+  return new AppError('invalid_request', `${param}: ${message}`, { param });
 }
 
 export function detokenize(context: ServerContext) {

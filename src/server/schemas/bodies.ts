@@ -31,11 +31,13 @@ export const completionBody = z.object({
   response_format: responseFormat.nullish(),
 });
 
-/** One of `prompt` and `messages`; the route checks that. */
+/** One of `prompt` and `messages`, the latter perhaps with what shapes a chat's prompt; the route checks that. */
 export const tokenizeBody = z.object({
   model: modelField.nullish(),
   prompt: z.string().nullish(),
   messages: chatMessages.nullish(),
+  tools: toolFields.tools,
+  chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
 });
 
 export const detokenizeBody = z.object({ model: modelField.nullish(), tokens: tokenList });
