@@ -1,4 +1,5 @@
 /** Pieces of grammars in xgrammar's EBNF, and the rules of one grammar with what they cost to compile. */
+import { type CodePoints, count } from './expression.ts';
 
 /** Matches exactly this text. */
 export function literal(text: string): string {
@@ -6,12 +7,6 @@ export function literal(text: string): string {
   for (const character of text) out += escape(character, '"\\');
   return `"${out}"`;
 }
-
-/** Ranges of code points, ascending and apart: what one character may be. */
-export type CodePoints = readonly (readonly [first: number, last: number])[];
-
-/** Those that stand for themselves in a JSON string. */
-export const PLAIN_CHARACTERS: CodePoints = [[0x20, 0x21], [0x23, 0x5b], [0x5d, 0xd7ff], [0xe000, 0x10ffff]]; // prettier-ignore
 
 /** Characters beyond ASCII that are written one by one. */
 const MAX_SINGLES = 256;
@@ -35,7 +30,7 @@ export function characterChoices(points: CodePoints): string[] | null {
   const beyond = points
     .map(([first, last]) => [Math.max(first, LAST_ASCII + 1), last] as const)
     .filter(([first, last]) => first <= last);
-  const numBeyond = beyond.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+  const numBeyond = count(beyond);
   if (numBeyond === NUM_BEYOND_ASCII) return [...choices, BEYOND_ASCII];
   if (numBeyond > MAX_SINGLES) return null;
   const singles = beyond.flatMap(([first, last]) =>

@@ -1,5 +1,7 @@
 /** The grammar of keys that are none of some names. */
-import { characterChoices, literal, oneOf, PLAIN_CHARACTERS, type CodePoints, type Rules } from './ebnf.ts';
+import { characterChoices, literal, oneOf, type Rules } from './ebnf.ts';
+import type { CodePoints } from './expression.ts';
+import { PLAIN } from './json-string.ts';
 
 const ESCAPED = '"\\\\" ["\\\\bfnrt]';
 
@@ -20,7 +22,7 @@ export function otherKeys(names: readonly string[], rules: Rules): string {
     }
     branch.isName = true;
   }
-  const free = rules.share(`(${[...plain(PLAIN_CHARACTERS), ESCAPED].join(' | ')})* "\\""`);
+  const free = rules.share(`(${[...plain(PLAIN), ESCAPED].join(' | ')})* "\\""`);
   return rules.share(`"\\"" ${write(root, free, rules)}`);
 }
 
@@ -30,7 +32,7 @@ function write({ isName, next }: Branch, free: string, rules: Rules): string {
   const choices = [...next].flatMap(([character, branch]) =>
     isPlain(character) ? [`${literal(character)} ${write(branch, free, rules)}`] : [],
   );
-  const others = plain(without(PLAIN_CHARACTERS, points));
+  const others = plain(without(PLAIN, points));
   // An escape that begins like that of a name is not tried: all of them are left out.
   const hasEscape = points.some((point) => !isPlain(String.fromCodePoint(point)));
   choices.push(`(${others.join(' | ')}) ${free}`);

@@ -1,14 +1,13 @@
 /** A schema as it was read: what a value may be, and nothing that a grammar could not enforce. */
-import type { Bounds } from './number-range.ts';
-import type { StringGrammar } from './string-pattern.ts';
+import type { Expression } from './expression.ts';
 
 export type SchemaNode =
   | { readonly type: 'any' | 'boolean' | 'null' }
   /** One of these values, written as JSON. */
   | { readonly type: 'literal'; readonly texts: readonly string[] }
-  /** `grammar` null = any string. */
-  | { readonly type: 'string'; readonly grammar: StringGrammar | null }
-  | { readonly type: 'integer' | 'number'; readonly bounds: Bounds }
+  /** The values as JSON writes them; null = any string. */
+  | { readonly type: 'string'; readonly expression: Expression | null }
+  | { readonly type: 'integer' | 'number'; readonly expression: Expression }
   | ArrayNode
   | ObjectNode
   | { readonly type: 'union'; readonly choices: readonly SchemaNode[] }

@@ -3,11 +3,13 @@ import { AppError } from '../../errors.ts';
 import { describe } from '../../validation.ts';
 import { disjoint } from './disjoint.ts';
 import { assertEnds } from './ends.ts';
+import { ANY_CHARACTER, ExpressionError, repeat } from './expression.ts';
 import { FORMATS } from './formats.ts';
+import { jsonStrings } from './json-string.ts';
 import { ALONE, asksNothing, TYPE_KEYWORDS, type TypeName, TYPES } from './keywords.ts';
 import type { Definition, Property, SchemaNode } from './node.ts';
-import { type Bound, integerGrammar, isWritable, numberGrammar } from './number-range.ts';
-import { patternGrammar, stringGrammar } from './string-pattern.ts';
+import { type Bound, integers, numbers, writableBound } from './number-range.ts';
+import { readPattern } from './pattern-reader.ts';
 
 /** Of one schema: bytes of its JSON, schemas within schemas, schemas and enumerated values in all. */
 const LIMITS = { bytes: 65_536, depth: 32, values: 2000 };
@@ -210,7 +212,8 @@ class SchemaReader {
     if (max !== null && max < min)
       throw this.#invalid(join(path, 'maxLength'), `at least ${min}, got ${max}`);
     if (schema.pattern === undefined && schema.format === undefined) {
-      return { type: 'string', grammar: min === 0 && max === null ? null : stringGrammar(min, max) };
+      const isAny = min === 0 && max === null;
+      return { type: 'string', expression: isAny ? null : jsonStrings(repeat(ANY_CHARACTER, min, max)) };
     }
     const [first = '', second] = asked;
     if (second !== undefined) throw this.#unsupported(join(path, second), `"${second}" beside "${first}"`);
@@ -224,36 +227,39 @@ class SchemaReader {
     if (typeof pattern !== 'string')
       throw this.#invalid(at, `a regular expression, got ${describe(pattern)}`);
     try {
-      return { type: 'string', grammar: patternGrammar(pattern) };
+      return { type: 'string', expression: jsonStrings(readPattern(pattern)) };
     } catch (error) {
-      throw new AppError('unsupported_value', `${at}: ${(error as Error).message}`, { param: this.#param });
+      if (!(error instanceof ExpressionError)) throw error;
+      throw new AppError('unsupported_value', `${at}: ${error.message}`, {
+        param: this.#param,
+        cause: error,
+      });
     }
   }
 
   #number(type: 'integer' | 'number', schema: SchemaObject, path: string): SchemaNode {
-    const bound = (inclusive: string, exclusive: string, isTighter: (a: number, b: number) => boolean) => {
-      const [at, beyond] = [this.#limit(schema, inclusive, path), this.#limit(schema, exclusive, path)];
-      if (at === null && beyond === null) return null;
-      const isExclusive = at === null || (beyond !== null && !isTighter(at, beyond));
-      return { value: (isExclusive ? beyond : at) ?? 0, isExclusive } satisfies Bound;
+    const bound = (inclusive: string, exclusive: string, side: 1 | -1): Bound | null => {
+      const given = [this.#bound(schema, inclusive, side, path), this.#bound(schema, exclusive, side, path)];
+      // The tighter one holds; of equal ones that which excludes its value.
+      return given.reduce((a, b) => (a === null || (b !== null && b.value * side <= a.value * side) ? b : a));
     };
     const bounds = {
-      low: bound('minimum', 'exclusiveMinimum', (a, b) => a > b),
-      high: bound('maximum', 'exclusiveMaximum', (a, b) => a < b),
+      low: bound('minimum', 'exclusiveMinimum', -1),
+      high: bound('maximum', 'exclusiveMaximum', 1),
     };
-    const grammar = type === 'integer' ? integerGrammar(bounds) : numberGrammar(bounds);
-    if (grammar === null) throw this.#invalid(path, 'bounds between which there is a value');
-    return { type, bounds };
+    const expression = type === 'integer' ? integers(bounds) : numbers(bounds);
+    if (expression === null) throw this.#invalid(path, 'bounds between which there is a value');
+    return { type, expression };
   }
 
-  #limit(schema: SchemaObject, keyword: string, path: string): number | null {
+  #bound(schema: SchemaObject, keyword: string, side: 1 | -1, path: string): Bound | null {
     const value = schema[keyword];
     if (value === undefined) return null;
     const at = join(path, keyword);
     if (typeof value !== 'number') throw this.#invalid(at, `a number, got ${describe(value)}`);
-    if (!isWritable(value))
-      throw this.#unsupported(at, `bounds other than 0 or of a magnitude from 1e-6 to 1e15, got ${value}`);
-    return value;
+    const bound = writableBound({ value, isExclusive: keyword.startsWith('exclusive') }, side);
+    if (bound === null) throw this.#unsupported(at, `a bound of this magnitude, got ${value}`);
+    return bound;
   }
 
   #size(schema: SchemaObject, keyword: string, path: string): number | null {

@@ -4,10 +4,12 @@
  */
 import { AppError } from '../../errors.ts';
 import { literal, oneOf, repeated, Rules } from './ebnf.ts';
+import { choice, type Expression, ExpressionError, text } from './expression.ts';
 import { otherKeys } from './keys.ts';
 import type { ArrayNode, Definition, ObjectNode, SchemaNode } from './node.ts';
-import { integerGrammar, numberGrammar } from './number-range.ts';
+import { numbers } from './number-range.ts';
 import { readSchema } from './read-schema.ts';
+import { type Branch, regularGrammar, textsGrammar } from './regular-grammar.ts';
 
 /** Any JSON object. */
 export const ANY_OBJECT = { type: 'object' } as const;
@@ -53,15 +55,20 @@ export interface GrammarChoice {
 export function choiceGrammar(choices: readonly GrammarChoice[], vocabSize: number): string {
   const writer = new GrammarWriter();
   const budget = Math.floor(MAX_TOKEN_VISITS / vocabSize);
-  const expressions = choices.map(({ before, node, param }) => {
-    const value = writer.value(node);
-    if (writer.cost > budget) {
-      const message = `at most ${budget} characters counted by minLength, maxLength, pattern and format for this model's vocabulary, got ${Math.ceil(writer.cost)}`;
-      throw new AppError('unsupported_value', `${param}: expected ${message}`, { param });
+  const branches = choices.map(({ before, node, param }): Branch => {
+    const refuse = (message: string, cause?: Error): AppError =>
+      new AppError('unsupported_value', `${param}: ${message}`, { param, cause });
+    try {
+      const then = writer.value(node);
+      if (writer.cost <= budget) return { text: before, then };
+    } catch (error) {
+      throw error instanceof ExpressionError ? refuse(error.message, error) : error;
     }
-    return before === '' ? value : `${literal(before)} ${value}`;
+    throw refuse(
+      `expected at most ${budget} characters counted by minLength, maxLength, pattern and format for this model's vocabulary, got ${Math.ceil(writer.cost)}`,
+    );
   });
-  return writer.text(oneOf(expressions) ?? '""');
+  return writer.text(branches);
 }
 
 class GrammarWriter {
@@ -70,10 +77,13 @@ class GrammarWriter {
   readonly #rules = new Rules();
   readonly #definitions = new Map<Definition, string>();
   readonly #space = this.#rules.share(SPACE);
+  /** Rules of expressions. */
+  readonly #expressions = new Map<string, string>();
   #any: string | null = null;
 
-  text(root: string): string {
-    return this.#rules.text(root);
+  /** The whole grammar. */
+  text(branches: readonly Branch[]): string {
+    return this.#rules.text(textsGrammar(branches, this.#rules));
   }
 
   /** An expression for values. */
@@ -81,29 +91,60 @@ class GrammarWriter {
     switch (node.type) {
       case 'any':
         return this.#anyValue();
-      case 'null':
-        return '"null"';
-      case 'boolean':
-        return '("true" | "false")';
-      case 'literal':
-        return oneOf(node.texts.map(literal)) ?? '""';
-      case 'string':
-        return node.grammar === null
-          ? this.#string()
-          : this.#counted(node.grammar.content, node.grammar.cost);
-      case 'integer':
-        return this.#rules.share(integerGrammar(node.bounds) ?? '""');
-      case 'number':
-        return this.#rules.share(numberGrammar(node.bounds) ?? '""');
       case 'array':
         return this.#rules.share(this.#array(node));
       case 'object':
         return this.#rules.share(this.#object(node));
-      case 'union':
-        return oneOf(node.choices.map((choice) => this.value(choice))) ?? '""';
       case 'reference':
         return this.#definition(node.target);
+      default:
+        return this.#oneOf(flatten(node));
     }
+  }
+
+  /**
+   * Scalars of a kind become one expression: apart, they could begin alike. Those of different kinds cannot; arrays and
+   * objects are rules with further rules in them, which the library does not mix with others.
+   */
+  #oneOf(nodes: readonly SchemaNode[]): string {
+    if (nodes.some(({ type }) => type === 'any')) return this.#anyValue();
+    const texts = nodes.flatMap(textsOf);
+    const isAnyString = nodes.some((node) => node.type === 'string' && node.expression === null);
+    const expressions = (isString: boolean): Expression[] =>
+      nodes.flatMap((node) =>
+        'expression' in node && node.expression !== null && (node.type === 'string') === isString
+          ? [node.expression]
+          : [],
+      );
+    const starting = (pattern: RegExp): string[] => texts.filter((text) => pattern.test(text));
+    const choices = [
+      isAnyString ? this.#string() : this.#regular(starting(/^"/), expressions(true)),
+      this.#regular(starting(/^[-\d]/), expressions(false)),
+      this.#regular(starting(/^[^-"\d]/), []),
+      ...nodes
+        .filter(({ type }) => type === 'array' || type === 'object' || type === 'reference')
+        .map((node) => this.value(node)),
+    ];
+    return oneOf([...new Set(choices.filter((choice) => choice !== null))]) ?? '""';
+  }
+
+  /** Null if there are none. */
+  #regular(texts: readonly string[], expressions: readonly Expression[]): string | null {
+    if (texts.length + expressions.length === 0) return null;
+    if (expressions.length === 0) {
+      const branches = texts.map((text): Branch => ({ text, then: '""' }));
+      return this.#rules.share(textsGrammar(branches, this.#rules));
+    }
+    const expression = choice([...texts.map(text), ...expressions]);
+    const key = JSON.stringify(expression);
+    let rule = this.#expressions.get(key);
+    if (rule === undefined && expression !== null) {
+      const grammar = regularGrammar(expression, this.#rules);
+      this.cost += grammar.cost;
+      rule = this.#rules.share(grammar.text);
+      this.#expressions.set(key, rule);
+    }
+    return rule ?? null;
   }
 
   #definition(definition: Definition): string {
@@ -120,12 +161,6 @@ class GrammarWriter {
     return this.#rules.share(`"\\"" ${character}* "\\""`);
   }
 
-  #counted(content: string, cost: number): string {
-    return this.#rules.share(`"\\"" ${content} "\\""`, () => {
-      this.cost += cost;
-    });
-  }
-
   #anyValue(): string {
     if (this.#any !== null) return this.#any;
     const any = this.#rules.reserve();
@@ -133,8 +168,11 @@ class GrammarWriter {
     const array = this.#bracketed('[', this.#rules.share(this.#listed(any, 1, null)), ']');
     const member = this.#rules.share(`${this.#string()} ":" ${this.#space} ${any}`);
     const object = this.#bracketed('{', this.#rules.share(this.#listed(member, 1, null)), '}');
-    const number = numberGrammar({ low: null, high: null }) ?? '""';
-    const scalars = `"true" | "false" | "null" | ${this.#rules.share(number)} | ${this.#string()}`;
+    const number = this.#regular(
+      [],
+      [numbers({ low: null, high: null })].filter((each) => each !== null),
+    );
+    const scalars = `"true" | "false" | "null" | ${number ?? '""'} | ${this.#string()}`;
     this.#rules.define(any, `${scalars} | ${this.#rules.share(array)} | ${this.#rules.share(object)}`);
     return any;
   }
@@ -220,4 +258,21 @@ class GrammarWriter {
     const key = names.length === 0 ? this.#string() : otherKeys(names, this.#rules);
     return this.#rules.share(`${key} ":" ${this.#space} ${value}`);
   }
+}
+
+/** What a union comes to, without unions and references to scalars; each reference is followed once. */
+function flatten(node: SchemaNode, seen = new Set<Definition>()): SchemaNode[] {
+  if (node.type === 'union') return node.choices.flatMap((choice) => flatten(choice, seen));
+  if (node.type !== 'reference') return [node];
+  const { target } = node;
+  if (seen.has(target)) return [];
+  seen.add(target);
+  if (target.node === null || target.node.type === 'array' || target.node.type === 'object') return [node];
+  return flatten(target.node, seen);
+}
+
+function textsOf(node: SchemaNode): readonly string[] {
+  if (node.type === 'literal') return node.texts;
+  if (node.type === 'boolean') return ['true', 'false'];
+  return node.type === 'null' ? ['null'] : [];
 }

@@ -28,13 +28,17 @@ const string = fc.oneof(
     .map(([min, more]): Schema => ({ type: 'string', minLength: min, maxLength: min + more })),
   fc.constantFrom('date', 'time', 'uuid', 'ipv4').map((format): Schema => ({ type: 'string', format })),
   fc
-    .constantFrom('^[a-c]{1,3}$', '^x(\\d|é)+$', '^"\\\\$', '^\\w\\s\\S$')
+    .constantFrom('^[a-c]{1,3}$', '^x(\\d|é)+$', '^"\\\\$', '^\\w\\s[^a]+$', '^(a|ab)(c|bcd)(d*)$')
     .map((pattern): Schema => ({ type: 'string', pattern })),
 );
 
 const literal = fc
   .uniqueArray(
-    fc.oneof(fc.constantFrom('a', 'é"', '\n', 'ab'), fc.integer({ max: 20, min: -2 }), fc.boolean()),
+    fc.oneof(
+      fc.constantFrom('a', 'é"', '\n', 'ab', 'abb', 'ba', 'b'),
+      fc.integer({ max: 20, min: -2 }),
+      fc.boolean(),
+    ),
     {
       minLength: 1,
       maxLength: 3,

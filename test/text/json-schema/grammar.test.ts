@@ -94,8 +94,8 @@ describe('numbers', () => {
     },
   );
 
-  it('beyond one bound go on to 16 digits', async () => {
-    expect(await verdicts({ type: 'integer', minimum: 7 }, ['6', '7', '10', '07', '9007199254740991'])).toEqual(['7', '10', '9007199254740991']); // prettier-ignore
+  it('beyond one bound go on to 15 digits', async () => {
+    expect(await verdicts({ type: 'integer', minimum: 7 }, ['6', '7', '10', '07', '999999999999999', '1000000000000000'])).toEqual(['7', '10', '999999999999999']); // prettier-ignore
     expect(await verdicts({ type: 'integer', maximum: -7 }, ['-6', '-7', '-70', '0', '8'])).toEqual(['-7', '-70']); // prettier-ignore
   });
 
@@ -103,6 +103,22 @@ describe('numbers', () => {
     const texts = ['0', '-0.5', '1e9', '12.25E-7', '01', '1.', '.5', '1e999', '+1', 'NaN'];
     expect(await verdicts({ type: 'number' }, texts)).toEqual(['0', '-0.5', '1e9', '12.25E-7']);
     expect(await verdicts({ type: 'integer' }, ['3', '-3', '-0', '1.0', '1e2'])).toEqual(['3', '-3']);
+  });
+});
+
+describe('enumerations', () => {
+  it('are their values and nothing else, even where one begins like another', async () => {
+    const values = ['ab', 'a', 'abc', 'b', 'ba', 'a"', 12, 1, 123, true, null, [1, 'a'], { a: 1 }];
+    const texts = ['"ab"', '"a"', '"abc"', '"b"', '"ba"', '"a\\""', '12', '1', '123', 'true', 'null', '[1, "a"]', '{"a": 1}']; // prettier-ignore
+    const others = ['"abb"', '"aa"', '"abcc"', '"c"', '""', '13', '122', '2', 'false', '[1,"a"]', '{}'];
+    expect(await verdicts({ enum: values }, [...texts, ...others])).toEqual(texts);
+    expect(await verdicts({ anyOf: values.map((value) => ({ const: value })) }, [...texts, ...others])).toEqual(texts); // prettier-ignore
+  });
+
+  it('may stand beside what else is allowed', async () => {
+    const schema = { anyOf: [{ enum: ['ab', 'a', 5] }, { type: 'string', pattern: '^b+$' }, { type: 'integer', minimum: 50, maximum: 59 }] }; // prettier-ignore
+    const texts = ['"ab"', '"a"', '"b"', '"bb"', '5', '55'];
+    expect(await verdicts(schema, [...texts, '"abb"', '""', '"aa"', '6', '555', '49'])).toEqual(texts);
   });
 });
 

@@ -1,18 +1,21 @@
-/** Regular expressions of schemas as grammars of JSON strings. */
-import { characterChoices, literal, oneOf, PLAIN_CHARACTERS, repeated, type CodePoints } from './ebnf.ts';
-
-/** What an expression matches, before it is written as JSON. */
-type Expression =
-  | { readonly type: 'set'; readonly points: CodePoints }
-  | { readonly type: 'sequence' | 'choice'; readonly parts: readonly Expression[] }
-  | { readonly type: 'repeat'; readonly part: Expression; readonly min: number; readonly max: number | null };
+/** Reads the regular expressions of schemas. */
+import {
+  canBeEmpty,
+  choice,
+  type CodePoints,
+  type Expression,
+  ExpressionError,
+  inverse,
+  normal,
+  sequence,
+  single,
+} from './expression.ts';
 
 /** Most characters of a pattern, groups within groups, and repetitions by number. */
 const MAX_LENGTH = 512;
 const MAX_DEPTH = 16;
 const MAX_COUNT = 1000;
 
-const LAST = 0x10ffff;
 const SURROGATES = [0xd800, 0xdfff] as const;
 const DIGITS: CodePoints = [[0x30, 0x39]];
 const WORD: CodePoints = [[0x30, 0x39], [0x41, 0x5a], [0x5f, 0x5f], [0x61, 0x7a]]; // prettier-ignore
@@ -29,46 +32,21 @@ const CLASSES: Readonly<Record<string, CodePoints>> = {
 };
 const CONTROLS: Readonly<Record<string, number>> = { n: 0x0a, r: 0x0d, t: 0x09, f: 0x0c, v: 0x0b, '0': 0 };
 
-/** Characters that JSON writes with a backslash. */
-const ESCAPES: ReadonlyMap<number, string> = new Map([
-  [0x22, '\\"'],
-  [0x5c, '\\\\'],
-  [0x08, '\\b'],
-  [0x0c, '\\f'],
-  [0x0a, '\\n'],
-  [0x0d, '\\r'],
-  [0x09, '\\t'],
-]);
-
-export interface StringGrammar {
-  /** Without the quotes. */
-  readonly content: string;
-  /** See `Rules`. */
-  readonly cost: number;
-}
-
-/** Any string of `min` to `max` characters (null = any number). */
-export function stringGrammar(min: number, max: number | null): StringGrammar {
-  return write({ type: 'repeat', part: { type: 'set', points: [[0, LAST]] }, min, max });
-}
-
 /**
- * Strings that the expression matches from their beginning to their end; so they also contain a match, which is all
- * that JSON Schema asks.
- * @throws Error saying what was expected, for what is no regular expression or cannot be enforced
+ * The texts that the pattern matches from their beginning to their end; so they also contain a match, which is all that
+ * JSON Schema asks.
+ * @throws ExpressionError saying what was expected, for what is no regular expression or is not supported
  */
-export function patternGrammar(pattern: string): StringGrammar {
+export function readPattern(pattern: string): Expression {
   if (pattern.length > MAX_LENGTH)
-    throw new Error(`expected at most ${MAX_LENGTH} characters, got ${pattern.length}`);
+    throw new ExpressionError(`expected at most ${MAX_LENGTH} characters, got ${pattern.length}`);
   try {
     new RegExp(pattern, 'u');
   } catch (error) {
-    throw new Error('expected a regular expression', { cause: error });
+    throw new ExpressionError('expected a regular expression', { cause: error });
   }
-  return write(new PatternReader(pattern).read());
+  return new PatternReader(pattern).read();
 }
-
-// ---- reading
 
 class PatternReader {
   readonly #pattern: string;
@@ -98,7 +76,7 @@ class PatternReader {
     const parts: Expression[] = [];
     do parts.push(this.#sequence());
     while (this.#take('|'));
-    return parts.length === 1 ? (parts[0] ?? { type: 'sequence', parts }) : { type: 'choice', parts };
+    return choice(parts) ?? sequence();
   }
 
   #sequence(): Expression {
@@ -112,7 +90,7 @@ class PatternReader {
       }
       parts.push(this.#quantified(this.#atom()));
     }
-    return { type: 'sequence', parts };
+    return sequence(...parts);
   }
 
   #quantified(part: Expression): Expression {
@@ -219,13 +197,8 @@ class PatternReader {
   }
 }
 
-function unsupported(what: string): Error {
-  return new Error(`expected an expression without ${what}`);
-}
-
-function single(character: string): CodePoints {
-  const point = character.codePointAt(0) ?? 0;
-  return [[point, point]];
+function unsupported(what: string): ExpressionError {
+  return new ExpressionError(`expected an expression without ${what}`);
 }
 
 function onlyPoint(points: CodePoints): number | null {
@@ -233,50 +206,7 @@ function onlyPoint(points: CodePoints): number | null {
   return points.length === 1 && only !== undefined && only[0] === only[1] ? only[0] : null;
 }
 
-/** Ascending and apart. */
-function normal(points: CodePoints): CodePoints {
-  const merged: [number, number][] = [];
-  for (const [first, last] of [...points].sort((a, b) => a[0] - b[0])) {
-    const previous = merged.at(-1);
-    if (previous !== undefined && first <= previous[1] + 1) previous[1] = Math.max(previous[1], last);
-    else merged.push([first, last]);
-  }
-  return merged;
-}
-
-function inverse(points: CodePoints): CodePoints {
-  const out: [number, number][] = [];
-  let from = 0;
-  for (const [first, last] of points) {
-    if (first > from) out.push([from, first - 1]);
-    from = last + 1;
-  }
-  if (from <= LAST) out.push([from, LAST]);
-  return out;
-}
-
-function intersection(a: CodePoints, b: CodePoints): CodePoints {
-  return a.flatMap(([first, last]) =>
-    b
-      .map(([from, to]): [number, number] => [Math.max(first, from), Math.min(last, to)])
-      .filter(([from, to]) => from <= to),
-  );
-}
-
 // ---- repetitions of what may be empty
-
-function canBeEmpty(expression: Expression): boolean {
-  switch (expression.type) {
-    case 'set':
-      return false;
-    case 'sequence':
-      return expression.parts.every(canBeEmpty);
-    case 'choice':
-      return expression.parts.some(canBeEmpty);
-    case 'repeat':
-      return expression.min === 0 || canBeEmpty(expression.part);
-  }
-}
 
 /** The texts of nothing, over and over, are endless in number: a matcher would look for them all. */
 function simpleRepeat(part: Expression, min: number, max: number | null): Expression {
@@ -305,43 +235,4 @@ function withoutEmpty(expression: Expression): Expression {
 
 function isEmpty(expression: Expression): boolean {
   return expression.type !== 'set' && expression.type !== 'repeat' && expression.parts.length === 0;
-}
-
-// ---- writing
-
-function write(expression: Expression): StringGrammar {
-  switch (expression.type) {
-    case 'set':
-      return writeSet(expression.points);
-    case 'sequence':
-    case 'choice': {
-      const parts = expression.parts.map(write);
-      const cost = parts.reduce((sum, part) => sum + part.cost, 0);
-      const contents = parts.map(({ content }) => content);
-      if (expression.type === 'choice') return { content: oneOf(contents) ?? '""', cost };
-      return { content: contents.length === 0 ? '""' : `(${contents.join(' ')})`, cost };
-    }
-    case 'repeat': {
-      const { part, min, max } = expression;
-      const { content, cost } = write(part);
-      return { content: repeated(content, min, max), cost: cost * (max ?? min + 1) };
-    }
-  }
-}
-
-/** Letters make up most of a vocabulary: where few of them may come, few tokens have to be looked at. */
-const MANY_CHARACTERS = 52;
-
-function writeSet(points: CodePoints): StringGrammar {
-  const raw = intersection(points, PLAIN_CHARACTERS);
-  const escaped = [...ESCAPES]
-    .filter(([point]) => points.some(([first, last]) => point >= first && point <= last))
-    .map(([, text]) => literal(text));
-  const plain = characterChoices(raw);
-  if (plain === null)
-    throw unsupported('ranges beyond ASCII of more than 256 characters, unless it is all of those');
-  const content = oneOf([...plain, ...escaped]);
-  if (content === null) throw unsupported('sets of which no JSON string can have a character');
-  const count = raw.reduce((sum, [first, last]) => sum + last - first + 1, 0);
-  return { content, cost: Math.min(1, count / MANY_CHARACTERS) };
 }
