@@ -1,4 +1,5 @@
 /** Strings as JSON writes them: one spelling for each character. */
+import { characterChoices } from './ebnf.ts';
 import {
   type CodePoints,
   type Expression,
@@ -25,7 +26,7 @@ const ESCAPED: ReadonlyMap<number, string> = new Map([
   [0x09, 't'],
 ]);
 
-/** The JSON strings whose values the expression matches. @throws ExpressionError for a set of which no string can have a character */
+/** The JSON strings whose values the expression matches. @throws ExpressionError for a set that cannot be written */
 export function jsonStrings(value: Expression): Expression {
   return sequence(text('"'), written(value), text('"'));
 }
@@ -44,6 +45,8 @@ function written(value: Expression): Expression {
 
 function writtenSet(points: CodePoints): Expression {
   const plain = intersection(points, PLAIN);
+  if (characterChoices(plain) === null)
+    throw new ExpressionError('expected sets of at most 256 characters beyond ASCII, or with all of them');
   const letters = [...ESCAPED]
     .filter(([point]) => points.some(([first, last]) => point >= first && point <= last))
     .map(([, letter]) => [pointOf(letter), pointOf(letter)] as const);
