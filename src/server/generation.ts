@@ -1,4 +1,5 @@
 /** Runs one request's prompts and choices on the engine and yields their text as it becomes certain. */
+import { setMaxListeners } from 'node:events';
 import { AppError, invariant } from '../errors.ts';
 import type { GenerationRequest } from '../runtime/protocol.ts';
 import { ClientGoneError } from './generation-job.ts';
@@ -25,6 +26,8 @@ export async function* generate(
   { onToken = () => undefined, stopSignal }: GenerateOptions = {},
 ): AsyncGenerator<GenerationEvent, void, void> {
   const abort = new AbortController();
+  // A listener for each prompt.
+  setMaxListeners(0, abort.signal);
   const onClientGone = () => {
     abort.abort(new ClientGoneError('the client closed the connection'));
   };

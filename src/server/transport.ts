@@ -64,8 +64,10 @@ export function createTransport(
     const reply = replies.get(socket);
     const isBusy =
       reply !== undefined && !reply.writableFinished && (reply.headersSent || reply.req.complete);
+    // Opened ahead and never used: an error now might cross a first request, and be read as the reply to it.
+    const isUnused = 'bytesRead' in socket && socket.bytesRead === 0;
     // In the middle of another reply an error would be read as a part of that.
-    if (isBusy || !socket.writable || error.code === 'ECONNRESET') socket.destroy();
+    if (isBusy || isUnused || !socket.writable || error.code === 'ECONNRESET') socket.destroy();
     else endWithError(socket, transportError(error.code));
   });
   return transport;

@@ -150,6 +150,14 @@ describe('slow clients', () => {
     expectError(await trickle(start, 'x'), 408, 'request_timeout');
   });
 
+  test('a connection that was never used closes without a word', async () => {
+    const socket = connect(port, '127.0.0.1');
+    let text = '';
+    socket.on('data', (data) => (text += data.toString()));
+    await once(socket, 'close');
+    expect(text).toBe('');
+  });
+
   test('a client that keeps its half of the connection loses it', async () => {
     const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
     socket.on('error', () => undefined);

@@ -1,4 +1,5 @@
 /** One WebSocket: frames in, objects of their replies out; whatever runs ends with the connection. */
+import { setMaxListeners } from 'node:events';
 import type { Socket } from 'node:net';
 import type { RawData, WebSocket } from 'ws';
 import { AppError } from '../../errors.ts';
@@ -57,6 +58,8 @@ export class Connection {
         if (this.#isDraining) socket.close(CLOSE.goingAway);
       },
     });
+    // A listener for each lane.
+    setMaxListeners(0, this.#left.signal);
     socket.on('message', (data, isBinary) => {
       this.#receive(data, isBinary);
     });

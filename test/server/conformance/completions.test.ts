@@ -44,6 +44,8 @@ test('the prompt in its four forms', async () => {
     expect(several.choices.map(({ index }) => index)).toEqual([0, 1, 2, 3]);
     expect(several.usage).toMatchObject({ prompt_tokens: 2 * ids.length, completion_tokens: 20 });
   }
+  const many = await ask({ prompt: Array(20).fill('a'), max_tokens: 1 });
+  expect(many.choices).toHaveLength(20);
 });
 
 test('streamed: the same text, [DONE] at the end', async () => {
