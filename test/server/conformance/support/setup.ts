@@ -32,12 +32,15 @@ export default async function setup({ provide }: TestProject): Promise<(() => Pr
   provide('cacheDir', cacheDir);
   return async () => {
     await server.stop();
+    rmSync(cacheDir, { recursive: true, force: true });
     // Whatever clients sent: no errors of our own in the log, and no warnings of Node's.
     const complaints = server
       .output()
       .split('\n')
       .filter((line) => /"level":(50|60)|Warning:/.test(line));
-    if (complaints.length > 0) throw new Error(complaints.slice(0, 5).join('\n'));
-    rmSync(cacheDir, { recursive: true, force: true });
+    if (complaints.length === 0) return;
+    // What a teardown throws is shown but fails nothing.
+    console.error(`the server complained:\n${complaints.slice(0, 5).join('\n')}`);
+    process.exitCode = 1;
   };
 }
