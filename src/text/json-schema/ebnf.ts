@@ -1,4 +1,4 @@
-/** Pieces of grammars in xgrammar's EBNF, and the rules of one grammar with what they cost to compile. */
+/** Pieces of grammars in xgrammar's EBNF, and the rules of one grammar. */
 import { type CodePoints, count } from './expression.ts';
 
 /** Matches exactly this text. */
@@ -78,14 +78,13 @@ export class Rules {
     this.#bodies.set(name, body);
   }
 
-  /** The rule with this body: equal ones are one, and cost once. `onNew` hears of others. */
-  share(body: string, onNew: () => void = () => undefined): string {
+  /** The rule with this body: equal ones are one. */
+  share(body: string): string {
     const known = this.#names.get(body);
     if (known !== undefined) return known;
     const name = this.reserve();
     this.define(name, body);
     this.#names.set(body, name);
-    onNew();
     return name;
   }
 

@@ -10,8 +10,11 @@ interface Branch {
   readonly next: Map<string, Branch>;
 }
 
-/** @returns a rule for keys with their quotes; names with characters that JSON escapes are left to differ by those */
-export function otherKeys(names: readonly string[], rules: Rules): string {
+/**
+ * A rule for keys with their quotes; those that escape a character where a name does are left out.
+ * @param onWide hears of each position at which nearly any character may come
+ */
+export function otherKeys(names: readonly string[], rules: Rules, onWide: () => void): string {
   const root: Branch = { isName: false, next: new Map() };
   for (const name of names) {
     let branch = root;
@@ -23,14 +26,20 @@ export function otherKeys(names: readonly string[], rules: Rules): string {
     branch.isName = true;
   }
   const free = rules.share(`(${[...plain(PLAIN), ESCAPED].join(' | ')})* "\\""`);
-  return rules.share(`"\\"" ${write(root, free, rules)}`);
+  return rules.share(`"\\"" ${write(root, free, { rules, onWide })}`);
+}
+
+interface Target {
+  readonly rules: Rules;
+  readonly onWide: () => void;
 }
 
 /** What may follow the characters that lead to a branch. */
-function write({ isName, next }: Branch, free: string, rules: Rules): string {
+function write({ isName, next }: Branch, free: string, target: Target): string {
+  target.onWide();
   const points = [...next.keys()].map((character) => character.codePointAt(0) ?? 0).sort((a, b) => a - b);
   const choices = [...next].flatMap(([character, branch]) =>
-    isPlain(character) ? [`${literal(character)} ${write(branch, free, rules)}`] : [],
+    isPlain(character) ? [`${literal(character)} ${write(branch, free, target)}`] : [],
   );
   const others = plain(without(PLAIN, points));
   // An escape that begins like that of a name is not tried: all of them are left out.
@@ -38,7 +47,7 @@ function write({ isName, next }: Branch, free: string, rules: Rules): string {
   choices.push(`(${others.join(' | ')}) ${free}`);
   if (!hasEscape) choices.push(`${ESCAPED} ${free}`);
   if (!isName) choices.push('"\\""');
-  return rules.share(oneOf(choices) ?? '""');
+  return target.rules.share(oneOf(choices) ?? '""');
 }
 
 /** Where all characters beyond ASCII but those of names cannot be written, they are all left out. */

@@ -23,7 +23,7 @@ const ANNOTATIONS: ReadonlySet<string> = new Set([
   'definitions',
 ]);
 
-export function isAnnotation(keyword: string): boolean {
+function isAnnotation(keyword: string): boolean {
   return ANNOTATIONS.has(keyword) || keyword.startsWith('x-');
 }
 

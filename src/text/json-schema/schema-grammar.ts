@@ -65,7 +65,7 @@ export function choiceGrammar(choices: readonly GrammarChoice[], vocabSize: numb
       throw error instanceof ExpressionError ? refuse(error.message, error) : error;
     }
     throw refuse(
-      `expected at most ${budget} characters counted by minLength, maxLength, pattern and format for this model's vocabulary, got ${Math.ceil(writer.cost)}`,
+      `expected at most ${budget} places in strings to tell apart with this model's vocabulary (by minLength, maxLength, pattern, format, and names beside additionalProperties), got ${Math.ceil(writer.cost)}`,
     );
   });
   return writer.text(branches);
@@ -251,11 +251,17 @@ class GrammarWriter {
     return this.#rules.share(`"," ${this.#space} ${member}`);
   }
 
+  #otherKeys(names: readonly string[]): string {
+    return otherKeys(names, this.#rules, () => {
+      this.cost++;
+    });
+  }
+
   /** A member of a name that is not among the properties: equal names would hide each other's values. */
   #otherMembers({ properties, others }: ObjectNode): string {
     const value = this.value(others ?? { type: 'any' });
     const names = properties.map(({ name }) => name);
-    const key = names.length === 0 ? this.#string() : otherKeys(names, this.#rules);
+    const key = names.length === 0 ? this.#string() : this.#otherKeys(names);
     return this.#rules.share(`${key} ":" ${this.#space} ${value}`);
   }
 }

@@ -32,7 +32,7 @@ const TOKENS = [
 ];
 const compiler = new ConstraintCompiler(vocabularyOf(TOKENS), TOKENS.length);
 
-export function grammarOf(schema: unknown): string {
+function grammarOf(schema: unknown): string {
   return schemaGrammar(schema, { param: 'schema', vocabSize: TOKENS.length });
 }
 

@@ -91,7 +91,7 @@ describe('what would cost too much', () => {
     ['bytes', { description: 'x'.repeat(70_000) }],
     ['depth', nested(40)],
     ['values', { enum: Array.from({ length: 2001 }, (_, i) => i) }],
-    ['counted characters', { type: 'string', maxLength: 1000 }],
+    ['places in strings', { type: 'string', maxLength: 1000 }],
     ['many items', { type: 'array', items: {}, maxItems: 100_000 }],
     ['a long pattern', { type: 'string', pattern: 'a'.repeat(600) }],
     ['counts of counts', { type: 'string', pattern: '((a{0,99}b){99}c){99}' }],
@@ -104,7 +104,7 @@ describe('what would cost too much', () => {
   it('depends on the vocabulary', () => {
     const schema = { type: 'string', maxLength: 100 };
     expect(schemaGrammar(schema, { param: 'schema', vocabSize: 32_000 })).toContain('root');
-    expect(refusal(schema, 152_000).message).toContain('at most 32 characters counted');
+    expect(refusal(schema, 152_000).message).toContain('at most 32 places in strings');
   });
 
   it('comes of no number of references to the same thing', () => {
