@@ -10,7 +10,7 @@ export function afterReasoning(format: StructuralTagFormat, stage: ReasoningStag
   const thought: TagFormat = { type: 'tag', begin, content: { type: 'any_text' }, end: THINK_END };
   const thoughtful: StructuralTagFormat = {
     type: 'sequence',
-    elements: [thought, { type: 'regex', pattern: '\\s*' }, format],
+    elements: [thought, { type: 'regex', pattern: '\\s{0,4}' }, format],
   };
   return stage === 'open' ? thoughtful : { type: 'or', elements: [thoughtful, format] };
 }
