@@ -1,9 +1,12 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
 /** `unit` needs no model, `model` runs real checkpoints in this process, `server` talks HTTP to a started server,
  * `conformance` knows nothing of one but its address. */
 export default defineConfig({
   test: {
+    // The default leaves one processor to nobody: on two there would be one worker.
+    maxWorkers: availableParallelism(),
     reporters: ['default', './test/closing-line.ts'],
     projects: [
       {
