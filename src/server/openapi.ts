@@ -123,7 +123,12 @@ function eventSchema(events: NamedSchema): object {
     type: 'object',
     properties: {
       event: { type: 'string' },
-      data: { type: 'string', contentMediaType: 'application/json', contentSchema: reference(events) },
+      data: {
+        anyOf: [
+          { type: 'string', contentMediaType: 'application/json', contentSchema: reference(events) },
+          { const: '[DONE]' },
+        ],
+      },
     },
     required: ['data'],
   };
