@@ -3,7 +3,7 @@ import tseslint from 'typescript-eslint';
 
 /** Layers from the bottom up; a layer may import itself and everything before it. */
 const layers = [
-  ['errors.ts', 'validation.ts'],
+  ['errors.ts', 'package-info.ts', 'validation.ts'],
   ['kv'],
   ['policies'],
   ['graph'],

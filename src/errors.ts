@@ -89,10 +89,20 @@ export class AppError extends Error {
     return errorStatus(this.errorCode);
   }
 
+  /** What metrics and logs call it. */
+  get label(): string {
+    return errorLabel(this.errorCode);
+  }
+
   toBody(): ErrorBody {
     const { type, code } = TABLE[this.errorCode];
     return { message: this.message, type, param: this.param, code };
   }
+}
+
+/** For a field whose value cannot be taken; the message goes on behind its name. */
+export function invalidField(param: string, message: string): AppError {
+  return new AppError('invalid_request', `${param}: ${message}`, { param });
 }
 
 /** Throws when our own assumption is wrong: a bug, not a user's mistake. */

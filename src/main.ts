@@ -4,10 +4,10 @@ import { Command } from 'commander';
 import { addGenerateCommand } from './commands/generate.ts';
 import { addHeadsCommand } from './commands/heads.ts';
 import { addLayersCommand } from './commands/layers.ts';
-import { packageVersion } from './commands/options.ts';
 import { addPullCommand } from './commands/pull.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { AppError, errorMessage } from './errors.ts';
+import { packageInfo } from './package-info.ts';
 
 /** One line, whatever was thrown. */
 function fail(message: string): void {
@@ -16,7 +16,7 @@ function fail(message: string): void {
 
 const program = new Command('coppice')
   .description('OpenAI-compatible generation server')
-  .version(packageVersion())
+  .version(packageInfo().version)
   .configureOutput({
     outputError: (text) => {
       fail(text.replace(/^error: /, ''));

@@ -7,8 +7,9 @@ import { AppError, errorMessage } from '../errors.ts';
 import { Model } from '../runtime/model.ts';
 import { Tokenizer } from '../text/tokenizer.ts';
 import { describe } from '../validation.ts';
+import { PACKAGE_ROOT } from '../package-info.ts';
 import { findModel } from './load.ts';
-import { addConfigOptions, cacheFolder, PACKAGE_ROOT, readConfig } from './options.ts';
+import { addConfigOptions, cacheFolder, readConfig } from './options.ts';
 import { showProgress } from './progress.ts';
 
 const CONFIG_PATHS = ['model', 'precision', 'threads', 'cache_dir'];

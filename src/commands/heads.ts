@@ -3,6 +3,7 @@ import { statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { AppError } from '../errors.ts';
+import { packageInfo } from '../package-info.ts';
 import { findHeadPattern, HEAD_PATTERN_FOLDER, writeHeadPattern } from '../graph/head-pattern.ts';
 import { AREA_POSITIONS } from '../runtime/calibration/head-area.kernel.ts';
 import { computeGates } from '../runtime/calibration/head-gates.ts';
@@ -14,7 +15,6 @@ import {
   type Calibration,
   type CalibrationSizes,
 } from './calibration.ts';
-import { packageVersion } from './options.ts';
 import { showProgress } from './progress.ts';
 
 /** What other programs that read the files let streaming heads keep; ours has options for it, with these defaults. */
@@ -96,7 +96,7 @@ async function write(calibration: Calibration, method: keyof typeof METHODS, fol
     text: textFile === null ? 'bundled' : basename(textFile),
     tokens: numTokens,
     passages: passages.length,
-    made_by: `coppice ${packageVersion()}`,
+    made_by: `coppice ${packageInfo().version}`,
   };
   writeHeadPattern(folder, model.architecture, { gates, sink: SINK, recent: RECENT }, origin);
   process.stderr.write(table(gates));

@@ -1,21 +1,13 @@
 /** Flags that mirror configuration keys, and where the package and its cache lie. */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import envPaths from 'env-paths';
-import { z } from 'zod';
 import { configKeys, loadConfig } from '../config.ts';
 import type { Config } from '../config.ts';
-
-export const PACKAGE_ROOT = join(import.meta.dirname, '..', '..');
+import { PACKAGE_ROOT } from '../package-info.ts';
 
 /** The demo model that is used when none is named. */
 export const DEMO_MODEL = join(PACKAGE_ROOT, 'models', 'coppice-recall');
-
-export function packageVersion(): string {
-  const text = readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8');
-  return z.object({ version: z.string() }).parse(JSON.parse(text)).version;
-}
 
 /** Adds `--config` and one flag a configuration key; `paths` limits which. */
 export function addConfigOptions(command: Command, paths?: readonly string[]): Command {

@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { printableConfig } from '../config.ts';
 import { createLogger } from '../log.ts';
+import { packageInfo } from '../package-info.ts';
 import type { Logger } from '../log.ts';
 import { listen } from '../server/listen.ts';
 import type { Listener } from '../server/listen.ts';
@@ -10,8 +11,9 @@ import { isLoopback } from '../server/origins.ts';
 import { readPresets } from '../server/presets.ts';
 import { ServedModel } from '../server/served-model.ts';
 import { createTracing } from '../server/tracing.ts';
+import { withinMs } from '../server/within-ms.ts';
 import { modelSources } from './load.ts';
-import { addConfigOptions, packageVersion, readConfig } from './options.ts';
+import { addConfigOptions, readConfig } from './options.ts';
 
 /** How long the engine may take to come to the end of its turn when the process has to go. */
 const LAST_TURN_MS = 5000;
@@ -38,7 +40,10 @@ async function serve(command: Command): Promise<void> {
     sources.map((source) => new ServedModel(source)),
     defaultId,
   );
-  const tracing = await createTracing(config.tracing.otlp_endpoint, { logger, version: packageVersion() });
+  const tracing = await createTracing(config.tracing.otlp_endpoint, {
+    logger,
+    version: packageInfo().version,
+  });
   const started: { listener?: Listener } = {};
   const timeoutMs = config.shutdown.timeout_ms;
   onSignals(logger, {
@@ -101,11 +106,9 @@ function exit(code: number, hasEngineEnded: boolean): never {
 
 /** Whether the promise settles in time, well or not. */
 async function settlesWithin(promise: Promise<void>, ms: number): Promise<boolean> {
-  return Promise.race([
-    promise.then(
-      () => true,
-      () => true,
-    ),
-    new Promise<false>((resolve) => setTimeout(resolve, ms, false)),
-  ]);
+  const settled = promise.then(
+    () => true,
+    () => true,
+  );
+  return (await withinMs(settled, ms)) ?? false;
 }

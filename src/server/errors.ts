@@ -15,10 +15,9 @@ export function toAppError(error: unknown, logger: Logger, requestId: string): A
 }
 
 function replyWithError(c: AppContext, error: AppError): Response {
-  const body = error.toBody();
-  c.get('record').error = body.code ?? body.type;
+  c.get('record').error = error.label;
   if (error.errorCode === 'queue_full') c.header('retry-after', `${error.retryAfterSeconds ?? 1}`);
-  return c.json({ error: body }, error.status as ContentfulStatusCode);
+  return c.json({ error: error.toBody() }, error.status as ContentfulStatusCode);
 }
 
 /** What nginx logs for a client that left; nobody receives it. */

@@ -1,11 +1,12 @@
 /** Binds the app to a socket, and stops it without cutting off running work. */
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import { AppError, errorMessage } from '../errors.ts';
 import { createApp } from './app.ts';
 import { createServerContext } from './context.ts';
 import type { ServerOptions } from './context.ts';
+import { LiveSet } from './live-set.ts';
 import { REQUEST_ID_HEADER, chooseRequestId } from './request-id.ts';
 import { createTransport } from './transport.ts';
 import { WebSocketUpgrades } from './websocket/upgrade.ts';
@@ -23,9 +24,10 @@ export async function listen(options: ServerOptions): Promise<Listener> {
   const { host, port } = context.config;
   const app = createApp(context);
   const handle = getRequestListener(app.fetch, { errorHandler: refuseRequest, hostname: host });
-  const work = new RunningWork();
+  /** Being written to requests that can start work: all but reads. */
+  const replies = new LiveSet<ServerResponse>();
   const { server, scheme } = createTransport(options.config, options.logger, (incoming, outgoing) => {
-    work.track(incoming, outgoing);
+    if (incoming.method === 'POST') track(outgoing, replies);
     void handle(incoming, outgoing);
   });
   const sockets = new WebSocketUpgrades(context, server);
@@ -34,7 +36,7 @@ export async function listen(options: ServerOptions): Promise<Listener> {
     url: formatUrl(scheme, host, (server.address() as AddressInfo).port),
     async drain(timeoutMs) {
       context.models.startDraining();
-      await Promise.all([work.ended(timeoutMs), sockets.drain(timeoutMs)]);
+      await Promise.all([replies.emptied(timeoutMs), sockets.drain(timeoutMs)]);
       context.gate.close();
       await new Promise<void>((resolve) => {
         server.close(() => {
@@ -46,30 +48,11 @@ export async function listen(options: ServerOptions): Promise<Listener> {
   };
 }
 
-/** Replies being written to requests that can start work: all but reads. */
-class RunningWork {
-  readonly #replies = new Set<ServerResponse>();
-  #onIdle: () => void = () => undefined;
-
-  track(incoming: IncomingMessage, outgoing: ServerResponse): void {
-    if (incoming.method !== 'POST') return;
-    this.#replies.add(outgoing);
-    outgoing.once('close', () => {
-      this.#replies.delete(outgoing);
-      if (this.#replies.size === 0) this.#onIdle();
-    });
-  }
-
-  async ended(timeoutMs: number): Promise<void> {
-    if (this.#replies.size === 0) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, timeoutMs);
-      this.#onIdle = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
-  }
+function track(outgoing: ServerResponse, replies: LiveSet<ServerResponse>): void {
+  replies.add(outgoing);
+  outgoing.once('close', () => {
+    replies.delete(outgoing);
+  });
 }
 
 function bind(server: Server, host: string, port: number): Promise<void> {

@@ -1,18 +1,13 @@
 /** The OpenAPI 3.1 document, made from the table of routes and the schemas that requests are checked with. */
-import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { errorLabel, errorStatus } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
+import { packageInfo } from '../package-info.ts';
 import type { ServerContext } from './context.ts';
 import type { NamedSchema, Route, RouteDescription } from './route.ts';
 import { modelField } from './schemas/fields.ts';
 import { presetNames, pruningField, pruningSchema } from './schemas/pruning.ts';
 import { errorReply } from './schemas/replies.ts';
-
-/** `package.json` stands at the same distance from the source and from what is built of it. */
-const PACKAGE = z
-  .object({ version: z.string(), description: z.string() })
-  .parse(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')));
 
 /** Any request may meet them: before its route is known, or because of a bug. */
 const COMMON_ERRORS: readonly ErrorCode[] = [
@@ -46,12 +41,13 @@ const RETRY_AFTER = {
 
 export function openapiDocument(table: readonly Route[], context: ServerContext): object {
   const hasKeys = context.gate.keys.areRequired;
+  const { version, description } = packageInfo();
   return {
     openapi: '3.1.0',
     info: {
       title: 'coppice',
-      version: PACKAGE.version,
-      description: `${PACKAGE.description}.\n\nWebSockets at /v1/responses and /v1/chat/completions carry the same requests and events.`,
+      version,
+      description: `${description}.\n\nWebSockets at /v1/responses and /v1/chat/completions carry the same requests and events.`,
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     servers: [{ url: '/' }],

@@ -5,11 +5,12 @@ import { z } from 'zod';
 import { NO_PRUNING, presetSchema } from '../config-schema.ts';
 import type { Config } from '../config.ts';
 import { AppError, errorMessage } from '../errors.ts';
+import { PACKAGE_ROOT } from '../package-info.ts';
 import { parsePruning } from '../policies/index.ts';
 import type { ModelShape, Presets, PruningChoice } from '../policies/index.ts';
 import { firstMistake } from '../validation.ts';
 
-const PRESETS_DIR = join(import.meta.dirname, '..', '..', 'config', 'presets');
+const PRESETS_DIR = join(PACKAGE_ROOT, 'config', 'presets');
 
 const presetFileSchema = presetSchema.extend({ name: z.string().min(1) });
 

@@ -45,3 +45,13 @@ function kvObject(report: KvReport) {
 function layersObject({ droppedAttention, droppedMlp, maskedHeads }: LayersReport) {
   return { dropped_attention: droppedAttention, dropped_mlp: droppedMlp, masked_heads: maskedHeads };
 }
+
+/** Prompt tokens that reached the last layer. */
+export function keptTokens({ seen, stages }: TokensReport): number {
+  return stages.at(-1)?.kept ?? seen;
+}
+
+/** What the request did not hold at its end. */
+export function savedBytes({ bytes, denseBytes }: KvReport): number {
+  return Math.max(0, denseBytes - bytes);
+}

@@ -4,6 +4,7 @@ import type { PruningReport } from '../runtime/protocol.ts';
 import type { AppEnv, ServerContext } from './context.ts';
 import type { GenerationEvent, GenerationJob } from './generation-job.ts';
 import type { Metrics } from './metrics.ts';
+import { keptTokens, savedBytes } from './pruning-report.ts';
 import { PROBES } from './probes.ts';
 import type { RequestRecord } from './request-record.ts';
 
@@ -65,14 +66,14 @@ export class RequestMeter {
     if (tokens !== null) {
       const family = { ...labels, family: 'tokens' };
       metrics.pruningSeen.inc(family, tokens.seen);
-      metrics.pruningKept.inc(family, tokens.stages.at(-1)?.kept ?? tokens.seen);
+      metrics.pruningKept.inc(family, keptTokens(tokens));
       metrics.revived.inc(labels, tokens.revived);
     }
     if (kv !== null) {
       const family = { ...labels, family: 'kv' };
       metrics.pruningSeen.inc(family, kv.entriesSeen);
       metrics.pruningKept.inc(family, kv.entriesKept);
-      metrics.kvBytesSaved.inc(labels, Math.max(0, kv.denseBytes - kv.bytes));
+      metrics.kvBytesSaved.inc(labels, savedBytes(kv));
     }
   }
 }

@@ -2,6 +2,7 @@
 import type { AttributeValue, Attributes } from '@opentelemetry/api';
 import { SERVER_FAULTS } from '../errors.ts';
 import type { GenerationJob } from './generation-job.ts';
+import { keptTokens, savedBytes } from './pruning-report.ts';
 import type { Milestones, RequestRecord } from './request-record.ts';
 
 /** Where a request came in. */
@@ -113,9 +114,9 @@ function pruningAttributes({ policy, pruning }: RequestRecord): Sparse {
   return {
     'coppice.pruning.policy': policy,
     'coppice.pruning.tokens_seen': tokens?.seen,
-    'coppice.pruning.tokens_kept': tokens === null ? undefined : (tokens.stages.at(-1)?.kept ?? tokens.seen),
+    'coppice.pruning.tokens_kept': tokens === null ? undefined : keptTokens(tokens),
     'coppice.pruning.kv_bytes': kv?.bytes,
-    'coppice.pruning.kv_bytes_saved': kv === null ? undefined : Math.max(0, kv.denseBytes - kv.bytes),
+    'coppice.pruning.kv_bytes_saved': kv === null ? undefined : savedBytes(kv),
   };
 }
 

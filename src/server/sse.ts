@@ -1,6 +1,7 @@
 /** Server-sent events: a reply that starts with its first due byte, keeps alive with comments and never runs ahead. */
 import type { AppContext } from './context.ts';
 import type { SseFraming } from './operation.ts';
+import { withinMs } from './within-ms.ts';
 
 const PING = ': ping\n\n';
 
@@ -93,18 +94,5 @@ async function* withPings(
   } finally {
     next.catch(() => undefined);
     await events.return();
-  }
-}
-
-/** The promise's value, or null when that takes longer. */
-async function withinMs<T>(promise: Promise<T>, ms: number): Promise<T | null> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<null>((resolve) => {
-    timer = setTimeout(resolve, Math.max(0, ms), null);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
   }
 }

@@ -1,6 +1,6 @@
 /** What a request's tools come to: what the model is told of them, how its calls are read, and what enforces them. */
 import type { StructuralTagFormat } from '@mlc-ai/web-xgrammar';
-import { AppError } from '../errors.ts';
+import { invalidField } from '../errors.ts';
 import type { SchemaNode } from '../text/json-schema/node.ts';
 import { readSchema } from '../text/json-schema/read-schema.ts';
 import { ANY_OBJECT, choiceGrammar } from '../text/json-schema/schema-grammar.ts';
@@ -55,7 +55,7 @@ export function readToolUse(
   checkNames(tools);
   const choice = fields.tool_choice ?? (tools.length === 0 ? 'none' : 'auto');
   if (choice === 'none') return NO_TOOLS;
-  if (tools.length === 0) throw invalid('tool_choice', 'expected tools beside it');
+  if (tools.length === 0) throw invalidField('tool_choice', 'expected tools beside it');
   const selection = select(choice, tools);
   const format = toolCallFormat(template.source);
   // A template that refuses several calls would refuse the conversation's next request.
@@ -88,7 +88,7 @@ function checkNames(tools: readonly FunctionTool[]): void {
     },
   ] of tools.entries()) {
     if (names.has(name)) {
-      throw invalid(
+      throw invalidField(
         `tools[${i}].function.name`,
         `expected a name of its own, got ${JSON.stringify(name)} again`,
       );
@@ -121,7 +121,7 @@ function select(choice: Exclude<ToolChoice, 'none'>, tools: readonly FunctionToo
 function checkKnown(name: string, tools: readonly FunctionTool[], param: string): void {
   if (tools.some((tool) => tool.function.name === name)) return;
   const known = tools.map((tool) => JSON.stringify(tool.function.name)).join(', ');
-  throw invalid(param, `expected one of the tools (${known}), got ${JSON.stringify(name.slice(0, 64))}`);
+  throw invalidField(param, `expected one of the tools (${known}), got ${JSON.stringify(name.slice(0, 64))}`);
 }
 
 /** Schemas hold where a call is required or its tool is strict; other arguments may be any object. */
@@ -156,7 +156,7 @@ function readParameters(schema: Readonly<Record<string, unknown>>, param: string
   const node = readSchema(schema, param);
   if (node.type === 'any') return readSchema(ANY_OBJECT, param);
   if (isObject(node)) return node;
-  throw invalid(param, 'expected a schema of objects ("type": "object"), got one of other values');
+  throw invalidField(param, 'expected a schema of objects ("type": "object"), got one of other values');
 }
 
 /** Ends: no schema that was read is itself without anything between. */
@@ -171,8 +171,4 @@ function told({ type, function: { name, description, parameters } }: FunctionToo
     type,
     function: { name, ...(description != null && { description }), parameters: parameters ?? NO_PARAMETERS },
   };
-}
-
-function invalid(param: string, message: string): AppError {
-  return new AppError('invalid_request', `${param}: ${message}`, { param });
 }

@@ -12,6 +12,7 @@ import { isTraced, requestTrace } from './request-trace.ts';
 import type { TraceOrigin } from './request-trace.ts';
 import { readTraceParent } from './trace-context.ts';
 import type { TraceHeaders, TraceParent } from './trace-context.ts';
+import { withinMs } from './within-ms.ts';
 
 export interface Tracing {
   /** Traces the request once its record ends. */
@@ -78,11 +79,9 @@ export async function createTracing(
       });
     },
     async close(timeoutMs) {
-      let timer: NodeJS.Timeout | undefined;
-      const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, timeoutMs)));
       // The exporter has warned of what could not be sent.
-      await Promise.race([provider.shutdown().catch(() => undefined), late]);
-      clearTimeout(timer);
+      const sent = provider.shutdown().catch(() => undefined);
+      await withinMs(sent, timeoutMs);
     },
   };
 }

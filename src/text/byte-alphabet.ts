@@ -11,10 +11,11 @@ export const byteAlphabet: readonly string[] = (() => {
 
 const BYTES: ReadonlyMap<string, number> = new Map(byteAlphabet.map((character, byte) => [character, byte]));
 
-/** The UTF-8 bytes of `text`, one character each. */
-export function toByteAlphabet(text: string): string {
+/** One character for each byte; of text, for those of its UTF-8. */
+export function toByteAlphabet(content: string | Uint8Array): string {
   let out = '';
-  for (const byte of Buffer.from(text, 'utf8')) out += byteAlphabet[byte] ?? '';
+  const bytes = typeof content === 'string' ? Buffer.from(content, 'utf8') : content;
+  for (const byte of bytes) out += byteAlphabet[byte] ?? '';
   return out;
 }
 

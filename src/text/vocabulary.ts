@@ -1,6 +1,6 @@
 /** A tokenizer's vocabulary for constrained texts. */
 import type { Vocabulary } from '../runtime/constraint/vocabulary.ts';
-import { byteAlphabet } from './byte-alphabet.ts';
+import { toByteAlphabet } from './byte-alphabet.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
 /**
@@ -17,7 +17,7 @@ export function grammarVocabulary(tokenizer: Tokenizer, markers: ReadonlySet<str
 
 /** @param tokens bytes by id; none = never part of a constrained text */
 export function vocabularyOf(tokens: readonly Uint8Array[]): Vocabulary {
-  const texts = tokens.map((bytes) => (isBroken(bytes) ? '' : inByteAlphabet(bytes)));
+  const texts = tokens.map((bytes) => (isBroken(bytes) ? '' : toByteAlphabet(bytes)));
   return {
     texts: texts.join('\n'),
     leads: Uint8Array.from(tokens, (bytes) => leadOf(bytes.at(-1) ?? 0)),
@@ -52,10 +52,4 @@ function isBroken(bytes: Uint8Array): boolean {
   return bytes.some(
     (byte, i) => byte === 0xc0 || byte === 0xc1 || byte > 0xf4 || !mayFollow(leadOf(bytes[i - 1] ?? 0), byte),
   );
-}
-
-function inByteAlphabet(bytes: Uint8Array): string {
-  let text = '';
-  for (const byte of bytes) text += byteAlphabet[byte] ?? '';
-  return text;
 }

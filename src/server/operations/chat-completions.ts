@@ -31,7 +31,7 @@ async function prepare(
 ): Promise<Generation> {
   const { fields, ignoredFields } = parseFields(chatCompletionBody, body);
   const model = await context.models.acquire(fields.model, call);
-  refuseFields({ ...fields, tools: null, tool_choice: null });
+  refuseFields(fields);
   refuseSpeculative(fields);
   checkMessageImages(fields.messages, context.images);
   const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader });

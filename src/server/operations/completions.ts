@@ -11,7 +11,7 @@ import type { LoadedModel } from '../model.ts';
 import { parseFields } from '../operation.ts';
 import type { Call, Generation, Operation } from '../operation.ts';
 import { choosePruning } from '../pruning.ts';
-import { refuseFields, refuseSpeculative } from '../refusals.ts';
+import { refuseFields, refuseSpeculative, refuseTools } from '../refusals.ts';
 import { choicesReply } from '../reply.ts';
 import type { ReplyShape } from '../reply.ts';
 import { completionBody } from '../schemas/bodies.ts';
@@ -43,6 +43,7 @@ async function prepare(
   const { fields, ignoredFields } = parseFields(completionBody, body);
   const model = await context.models.acquire(fields.model, call);
   refuseFields(fields);
+  refuseTools(fields);
   refuseSpeculative(fields);
   const hasEcho = fields.echo ?? false;
   const pruning = choosePruning(model, { field: fields.pruning, header: call.pruningHeader, hasEcho });

@@ -34,7 +34,7 @@ export function generateRoute(context: ServerContext, operation: Operation) {
 }
 
 function lastObject(error: unknown, { logger }: ServerContext, c: AppContext, generation: Generation) {
-  const body = toAppError(error, logger, c.get('requestId')).toBody();
-  c.get('record').error = body.code ?? body.type;
-  return generation.errorObject(body);
+  const appError = toAppError(error, logger, c.get('requestId'));
+  c.get('record').error = appError.label;
+  return generation.errorObject(appError.toBody());
 }

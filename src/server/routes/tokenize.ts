@@ -1,6 +1,6 @@
 /** `POST /tokenize` and `/detokenize`, the one the other's inverse: control tokens stay visible. */
 import type { z } from 'zod';
-import { AppError } from '../../errors.ts';
+import { invalidField } from '../../errors.ts';
 import { nameIgnoredFields, readBody } from '../body.ts';
 import { callOf } from '../call.ts';
 import { toTemplateMessages } from '../chat-messages.ts';
@@ -32,11 +32,11 @@ function readTokens(
 ): number[] {
   const { prompt, messages, tools, chat_template_kwargs: kwargs } = fields;
   if (!messages) {
-    if (tools) throw invalid('tools', 'expected messages beside it');
-    if (typeof prompt !== 'string') throw invalid('prompt', 'expected prompt or messages, got neither');
+    if (tools) throw invalidField('tools', 'expected messages beside it');
+    if (typeof prompt !== 'string') throw invalidField('prompt', 'expected prompt or messages, got neither');
     return model.tokenizer.encode(prompt);
   }
-  if (typeof prompt === 'string') throw invalid('prompt', 'expected only one of prompt and messages');
+  if (typeof prompt === 'string') throw invalidField('prompt', 'expected only one of prompt and messages');
   checkMessageImages(messages, context.images);
   return chatPrompt(model, {
     messages: toTemplateMessages(messages),
@@ -44,10 +44,6 @@ function readTokens(
     content: null,
     kwargs,
   }).ids;
-}
-
-function invalid(param: string, message: string): AppError {
-  return new AppError('invalid_request', `${param}: ${message}`, { param });
 }
 
 export function detokenize(context: ServerContext) {

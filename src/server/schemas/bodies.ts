@@ -1,7 +1,7 @@
 /** One schema a route: the fields that it reads. Others are accepted and named in a reply header. */
 import { z } from 'zod';
 import { chatMessages } from './chat-messages.ts';
-import { modelField, refusedFields, samplingFields } from './fields.ts';
+import { modelField, refusedFields, refusedTools, samplingFields } from './fields.ts';
 import { promptField, tokenList } from './prompts.ts';
 import { responseFormat } from './response-format.ts';
 import { toolFields } from './tools.ts';
@@ -24,6 +24,7 @@ export type ChatCompletionBody = z.infer<typeof chatCompletionBody>;
 export const completionBody = z.object({
   ...samplingFields,
   ...refusedFields,
+  ...refusedTools,
   prompt: promptField,
   max_tokens: z.int().min(0).nullish(),
   logprobs: z.int().min(0).max(5).nullish(),

@@ -67,9 +67,15 @@ export const refusedFields = {
   functions: onlyOff(),
   function_call: onlyOff(),
   background: onlyOff(false),
-  tools: z.unknown().optional(),
-  tool_choice: z.unknown().optional(),
   suffix: onlyOff(''),
 };
 
 export type RefusedFields = z.infer<z.ZodObject<typeof refusedFields>>;
+
+/** The same, of routes that know no tools. */
+export const refusedTools = {
+  tools: z.unknown().optional(),
+  tool_choice: z.unknown().optional(),
+};
+
+export type RefusedTools = z.infer<z.ZodObject<typeof refusedTools>>;

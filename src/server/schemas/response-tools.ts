@@ -1,17 +1,8 @@
 /** Tools of the Responses API, whose objects are flat where those of chats have a `function` inside. */
 import { z } from 'zod';
-import { functionName } from './tools.ts';
+import { MAX_TOOLS, functionFields } from './tools.ts';
 
-/** As OpenAI. */
-const MAX_TOOLS = 128;
-
-const functionTool = z.object({
-  type: z.literal('function'),
-  name: functionName,
-  description: z.string().nullish(),
-  parameters: z.record(z.string(), z.unknown()).nullish(),
-  strict: z.boolean().nullish(),
-});
+const functionTool = z.object({ type: z.literal('function'), ...functionFields });
 
 /** Tools of OpenAI that are no functions: known so that the refusal can name them. */
 const otherTool = z.object({

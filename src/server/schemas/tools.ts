@@ -2,24 +2,23 @@
 import { z } from 'zod';
 
 /** As OpenAI. */
-const MAX_TOOLS = 128;
+export const MAX_TOOLS = 128;
 
-export const functionName = z
+const functionName = z
   .string()
   .regex(/^[A-Za-z0-9_-]{1,64}$/, 'expected 1 to 64 letters, digits, "_" and "-"');
 
 /** A JSON schema; what the grammar cannot enforce is refused where it has to. */
 const parameters = z.record(z.string(), z.unknown());
 
-const functionTool = z.object({
-  type: z.literal('function'),
-  function: z.object({
-    name: functionName,
-    description: z.string().nullish(),
-    parameters: parameters.nullish(),
-    strict: z.boolean().nullish(),
-  }),
-});
+export const functionFields = {
+  name: functionName,
+  description: z.string().nullish(),
+  parameters: parameters.nullish(),
+  strict: z.boolean().nullish(),
+};
+
+const functionTool = z.object({ type: z.literal('function'), function: z.object(functionFields) });
 
 const namedFunction = z.object({ type: z.literal('function'), function: z.object({ name: z.string() }) });
 

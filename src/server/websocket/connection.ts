@@ -153,9 +153,11 @@ export class Connection {
   }
 
   #fail(record: RequestRecord, error: AppError, streamId: StreamId): Promise<void> {
-    const body = error.toBody();
-    record.error = body.code ?? body.type;
-    return this.#send({ ...inLane({ type: 'error', status: error.status }, streamId), error: body });
+    record.error = error.label;
+    return this.#send({
+      ...inLane({ type: 'error', status: error.status }, streamId),
+      error: error.toBody(),
+    });
   }
 
   /** A record that ends in a log line and the counts, as that of an HTTP request. */

@@ -1,5 +1,5 @@
 /** Text frames from a client: which lane they are for, and what they ask. */
-import { AppError } from '../../errors.ts';
+import { AppError, invalidField } from '../../errors.ts';
 import { describe } from '../../validation.ts';
 import { parseJson } from '../body.ts';
 import type { Dialect } from './dialect.ts';
@@ -36,7 +36,10 @@ export function readFrame(text: string, dialect: Dialect): Frame {
     const { type, stream_id: id, ...body } = parseJson(text);
     if (id !== undefined && id !== null) {
       if (typeof id !== 'string' || !STREAM_ID.test(id))
-        throw invalid('stream_id', `expected 1 to 256 of letters, digits and "_.-", got ${describe(id)}`);
+        throw invalidField(
+          'stream_id',
+          `expected 1 to 256 of letters, digits and "_.-", got ${describe(id)}`,
+        );
       streamId = id;
     }
     const kind = kindOf(type, dialect);
@@ -51,9 +54,5 @@ function kindOf(type: unknown, { createType, cancelType }: Dialect): Frame['kind
   if (type === createType) return 'create';
   if (cancelType !== null && type === cancelType) return 'cancel';
   const valid = [createType, cancelType].filter((name) => name !== null).map((name) => JSON.stringify(name));
-  throw invalid('type', `expected ${valid.join(' or ')}, got ${describe(type)}`);
-}
-
-function invalid(param: string, message: string): AppError {
-  return new AppError('invalid_request', `${param}: ${message}`, { param });
+  throw invalidField('type', `expected ${valid.join(' or ')}, got ${describe(type)}`);
 }

@@ -6,6 +6,7 @@ import { WebSocketServer } from 'ws';
 import { AppError } from '../../errors.ts';
 import { CHALLENGE, chooseSubprotocol } from '../auth.ts';
 import type { ServerContext } from '../context.ts';
+import { LiveSet } from '../live-set.ts';
 import { PRUNING_HEADER } from '../pruning.ts';
 import { countFailure } from '../request-meter.ts';
 import { RequestRecord } from '../request-record.ts';
@@ -22,8 +23,7 @@ export class WebSocketUpgrades {
   readonly #context: ServerContext;
   readonly #server: Server;
   readonly #sockets: WebSocketServer;
-  readonly #connections = new Set<Connection>();
-  #onEmpty: () => void = () => undefined;
+  readonly #connections = new LiveSet<Connection>();
 
   constructor(context: ServerContext, server: Server) {
     this.#context = context;
@@ -49,15 +49,7 @@ export class WebSocketUpgrades {
   /** Closes every connection with 1001 once its work has ended, and cuts off what is left after `timeoutMs`. */
   async drain(timeoutMs: number): Promise<void> {
     for (const connection of this.#connections) connection.drain();
-    if (this.#connections.size > 0) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, timeoutMs);
-        this.#onEmpty = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      });
-    }
+    await this.#connections.emptied(timeoutMs);
     for (const socket of this.#sockets.clients) socket.terminate();
   }
 
@@ -86,7 +78,6 @@ export class WebSocketUpgrades {
       this.#connections.add(connection);
       websocket.once('close', () => {
         this.#connections.delete(connection);
-        if (this.#connections.size === 0) this.#onEmpty();
       });
     });
   }
@@ -111,8 +102,7 @@ export class WebSocketUpgrades {
 
   #refuse(error: AppError, socket: Socket): void {
     const record = new RequestRecord();
-    const { code, type } = error.toBody();
-    record.error = code ?? type;
+    record.error = error.label;
     countFailure(this.#context, record);
     this.#context.logger.info({ method: 'WS', status: error.status, error: record.error }, 'request');
     endWithError(socket, error, error.status === 401 ? [CHALLENGE] : []);

@@ -1,11 +1,10 @@
 /** Calls as Hermes, Qwen 2.5 and Qwen 3 write them: JSON objects, each between `<tool_call>` and `</tool_call>`. */
 import type { TagFormat } from '@mlc-ai/web-xgrammar';
-import { MarkerSplitter } from '../markers.ts';
 import type { MarkedPiece } from '../markers.ts';
 import { newCallId } from './call-id.ts';
 import { CallObject } from './call-object.ts';
-import { CallOutput } from './call-output.ts';
-import type { CallEvent, CallParser, ParserOptions, ToolCallFormat } from './contract.ts';
+import type { ParserOptions, ToolCallFormat } from './contract.ts';
+import { MarkedParser } from './marked-parser.ts';
 
 const BEGIN = '<tool_call>';
 const END = '</tool_call>';
@@ -35,52 +34,38 @@ export const hermes: ToolCallFormat = {
   newCallId,
 };
 
-class HermesParser implements CallParser {
-  readonly #splitter = new MarkerSplitter(MARKERS);
-  readonly #output: CallOutput;
+class HermesParser extends MarkedParser {
   #object: CallObject | null = null;
 
   constructor({ hidden }: ParserOptions) {
-    this.#output = new CallOutput(hidden);
+    super(MARKERS, hidden);
   }
 
-  push(text: string): CallEvent[] {
-    for (const piece of this.#splitter.push(text)) this.#take(piece);
-    return this.#output.take();
-  }
-
-  finish(): CallEvent[] {
-    for (const piece of this.#splitter.flush()) this.#take(piece);
-    this.#leaveObject();
-    return this.#output.finish();
-  }
-
-  #take({ type, text }: MarkedPiece): void {
+  protected take({ type, text }: MarkedPiece): void {
     const object = this.#object;
     if (type === 'marker' && !object?.isInString) {
       this.#marker(text);
     } else if (object === null) {
-      this.#output.content(text);
+      this.output.content(text);
     } else if (!object.hasEnded) {
       const numRead = object.push(text);
-      if (numRead < text.length) this.#take({ type: 'text', text: text.slice(numRead) });
+      if (numRead < text.length) this.take({ type: 'text', text: text.slice(numRead) });
     } else if (!object.hasStarted || text.trim() !== '') {
       // It was no call, or no end tag follows.
-      this.#leaveObject();
-      this.#output.content(text);
+      this.giveUp();
+      this.output.content(text);
     }
   }
 
   #marker(marker: string): void {
     const endsCall = marker === END && this.#object?.hasStarted === true;
-    this.#leaveObject();
-    if (marker === BEGIN) this.#object = new CallObject(this.#output);
-    else if (!endsCall) this.#output.content(marker);
+    this.giveUp();
+    if (marker === BEGIN) this.#object = new CallObject(this.output);
+    else if (!endsCall) this.output.content(marker);
   }
 
-  /** What was no call is content again. */
-  #leaveObject(): void {
-    if (this.#object?.hasStarted === false) this.#output.content(BEGIN + this.#object.text);
+  protected giveUp(): void {
+    if (this.#object?.hasStarted === false) this.output.content(BEGIN + this.#object.text);
     this.#object = null;
   }
 }

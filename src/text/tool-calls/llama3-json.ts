@@ -1,18 +1,10 @@
 /** Calls as Llama 3.1 and 3.2 write them: the reply is JSON objects, `;` between them, perhaps after a marker. */
 import type { TagsWithSeparatorFormat } from '@mlc-ai/web-xgrammar';
-import { MarkerSplitter } from '../markers.ts';
 import type { MarkedPiece } from '../markers.ts';
 import { newCallId } from './call-id.ts';
 import { CallObject } from './call-object.ts';
-import { CallOutput } from './call-output.ts';
-import type {
-  CallContent,
-  CallEvent,
-  CallGrammarOptions,
-  CallParser,
-  ParserOptions,
-  ToolCallFormat,
-} from './contract.ts';
+import type { CallContent, CallGrammarOptions, ParserOptions, ToolCallFormat } from './contract.ts';
+import { MarkedParser } from './marked-parser.ts';
 
 const MARKER = '<|python_tag|>';
 const SEPARATOR = '; ';
@@ -53,9 +45,7 @@ function calls(content: CallContent, { isParallel }: CallGrammarOptions): TagsWi
  * Without the marker, only an object that opens the reply and has the name of a tool is a call: else it is an answer
  * in JSON.
  */
-class Llama3JsonParser implements CallParser {
-  readonly #splitter = new MarkerSplitter([MARKER]);
-  readonly #output: CallOutput;
+class Llama3JsonParser extends MarkedParser {
   readonly #names: ReadonlySet<string>;
   #stage: 'open' | 'object' | 'between' | 'content' = 'open';
   #object: CallObject | null = null;
@@ -64,28 +54,17 @@ class Llama3JsonParser implements CallParser {
   #isMarked = false;
 
   constructor({ hidden, names }: ParserOptions) {
-    this.#output = new CallOutput(hidden);
+    super([MARKER], hidden);
     this.#names = names;
   }
 
-  push(text: string): CallEvent[] {
-    for (const piece of this.#splitter.push(text)) this.#take(piece);
-    return this.#output.take();
-  }
-
-  finish(): CallEvent[] {
-    for (const piece of this.#splitter.flush()) this.#take(piece);
-    this.#leaveObject();
-    return this.#output.finish();
-  }
-
-  #take({ type, text }: MarkedPiece): void {
+  protected take({ type, text }: MarkedPiece): void {
     if (type === 'text' || this.#object?.isInString === true) {
       let rest = text;
       while (rest !== '') rest = rest.slice(this.#read(rest));
       return;
     }
-    this.#leaveObject();
+    this.giveUp();
     this.#stage = 'open';
     this.#isMarked = true;
     this.#lead = text;
@@ -101,7 +80,7 @@ class Llama3JsonParser implements CallParser {
       case 'object':
         return this.#readObject(text);
       case 'content':
-        this.#output.content(text);
+        this.output.content(text);
         return text.length;
     }
   }
@@ -117,13 +96,13 @@ class Llama3JsonParser implements CallParser {
     const mayBegin = this.#stage === 'open' || this.#lead.includes(';');
     if (unit !== '{' || !mayBegin) {
       this.#stage = 'content';
-      this.#output.content(this.#lead);
+      this.output.content(this.#lead);
       this.#lead = '';
       return 0;
     }
     this.#lead += text.slice(0, numSpaces);
     this.#stage = 'object';
-    this.#object = new CallObject(this.#output, (name) => this.#isMarked || this.#names.has(name));
+    this.#object = new CallObject(this.output, (name) => this.#isMarked || this.#names.has(name));
     return numSpaces;
   }
 
@@ -131,15 +110,14 @@ class Llama3JsonParser implements CallParser {
     const numRead = this.#object?.push(text) ?? 0;
     if (this.#object?.hasEnded === false) return numRead;
     const wasCall = this.#object?.hasStarted === true;
-    this.#leaveObject();
+    this.giveUp();
     this.#stage = wasCall ? 'between' : 'content';
     return numRead;
   }
 
-  /** What was no call is content again. */
-  #leaveObject(): void {
+  protected giveUp(): void {
     const isCall = this.#object?.hasStarted === true;
-    if (!isCall) this.#output.content(this.#lead + (this.#object?.text ?? ''));
+    if (!isCall) this.output.content(this.#lead + (this.#object?.text ?? ''));
     this.#lead = '';
     this.#object = null;
   }

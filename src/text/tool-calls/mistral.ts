@@ -1,12 +1,11 @@
 /** Calls as Mistral's models write them: `[TOOL_CALLS]`, then a JSON list of calls, or a name and its arguments. */
 import type { TagFormat } from '@mlc-ai/web-xgrammar';
-import { MarkerSplitter } from '../markers.ts';
 import type { MarkedPiece } from '../markers.ts';
 import { randomText } from './call-id.ts';
 import { CallObject } from './call-object.ts';
-import { CallOutput } from './call-output.ts';
-import type { CallContent, CallEvent, CallParser, ParserOptions, ToolCallFormat } from './contract.ts';
+import type { CallContent, ParserOptions, ToolCallFormat } from './contract.ts';
 import { isJsonSpace, JsonValueScanner } from './json-value.ts';
+import { MarkedParser } from './marked-parser.ts';
 
 const CALLS = '[TOOL_CALLS]';
 const ARGUMENTS = '[ARGS]';
@@ -80,9 +79,7 @@ function listTag(content: CallContent, isParallel: boolean): TagFormat {
  */
 type Stage = 'content' | 'calls' | 'entry' | 'object' | 'next' | 'name' | 'id' | 'value' | 'arguments';
 
-class MistralParser implements CallParser {
-  readonly #splitter = new MarkerSplitter(MARKERS);
-  readonly #output: CallOutput;
+class MistralParser extends MarkedParser {
   #stage: Stage = 'content';
   /** What will be content if no call comes of it. */
   #pending = '';
@@ -91,18 +88,7 @@ class MistralParser implements CallParser {
   #scanner = new JsonValueScanner();
 
   constructor({ hidden }: ParserOptions) {
-    this.#output = new CallOutput(hidden);
-  }
-
-  push(text: string): CallEvent[] {
-    for (const piece of this.#splitter.push(text)) this.#take(piece);
-    return this.#output.take();
-  }
-
-  finish(): CallEvent[] {
-    for (const piece of this.#splitter.flush()) this.#take(piece);
-    this.#giveUp();
-    return this.#output.finish();
+    super(MARKERS, hidden);
   }
 
   get #isInString(): boolean {
@@ -110,7 +96,7 @@ class MistralParser implements CallParser {
     return this.#stage === 'arguments' && this.#scanner.isInString;
   }
 
-  #take({ type, text }: MarkedPiece): void {
+  protected take({ type, text }: MarkedPiece): void {
     if (type === 'marker' && !this.#isInString) {
       this.#marker(text);
       return;
@@ -122,15 +108,15 @@ class MistralParser implements CallParser {
   #marker(marker: string): void {
     const isWithinCall = this.#name !== '' && ['name', 'id', 'value'].includes(this.#stage);
     if (marker === CALLS) {
-      this.#giveUp();
+      this.giveUp();
       this.#stage = 'calls';
       this.#pending = marker;
     } else if (isWithinCall) {
       this.#stage = marker === ARGUMENTS ? 'value' : 'id';
       this.#pending += marker;
     } else {
-      this.#giveUp();
-      this.#output.content(marker);
+      this.giveUp();
+      this.output.content(marker);
     }
   }
 
@@ -138,7 +124,7 @@ class MistralParser implements CallParser {
   #read(text: string): number {
     switch (this.#stage) {
       case 'content':
-        this.#output.content(text);
+        this.output.content(text);
         return text.length;
       case 'object':
         return this.#readObject(text);
@@ -177,10 +163,10 @@ class MistralParser implements CallParser {
     }
     if (this.#stage === 'entry' && unit === '{') {
       this.#stage = 'object';
-      this.#object = new CallObject(this.#output);
+      this.#object = new CallObject(this.output);
       return 0;
     }
-    this.#giveUp();
+    this.giveUp();
     return 0;
   }
 
@@ -195,7 +181,7 @@ class MistralParser implements CallParser {
     const numRead = object.push(text);
     if (object.hasStarted) this.#pending = '';
     if (!object.hasEnded) return numRead;
-    if (!object.hasStarted) this.#giveUp();
+    if (!object.hasStarted) this.giveUp();
     else this.#stage = 'next';
     return numRead;
   }
@@ -206,21 +192,21 @@ class MistralParser implements CallParser {
     const word = end < 0 ? text : text.slice(0, end);
     if (this.#stage === 'name') this.#name += word;
     if (word !== '') return this.#keep(word);
-    if (this.#name === '') this.#giveUp();
+    if (this.#name === '') this.giveUp();
     else this.#stage = 'value';
     return 0;
   }
 
   #beginArguments(): void {
     this.#pending = '';
-    this.#output.call(this.#name);
+    this.output.call(this.#name);
     this.#scanner = new JsonValueScanner();
     this.#stage = 'arguments';
   }
 
   #readArguments(text: string): number {
     const numRead = this.#scanner.push(text, 0);
-    if (numRead > 0) this.#output.arguments(text.slice(0, numRead));
+    if (numRead > 0) this.output.arguments(text.slice(0, numRead));
     if (this.#scanner.state !== 'open') this.#leave();
     return numRead;
   }
@@ -231,10 +217,9 @@ class MistralParser implements CallParser {
     this.#object = null;
   }
 
-  /** What was no call is content again. */
-  #giveUp(): void {
+  protected giveUp(): void {
     const text = this.#pending + (this.#object?.text ?? '');
     this.#leave();
-    if (text !== '') this.#output.content(text);
+    if (text !== '') this.output.content(text);
   }
 }

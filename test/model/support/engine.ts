@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
+import { greedyRequest } from '../../../bench/greedy-request.ts';
 import type { LayerResult, LayerRun } from '../../../src/graph/session.ts';
 import { bytesFor } from '../../../src/kv/sequence-cache.ts';
 import { InferenceEngine, type EngineOptions } from '../../../src/runtime/engine.ts';
@@ -68,22 +69,14 @@ let numRequests = 0;
 
 /** Greedy, 8 tokens, no stop ids, without the prefix cache, unless told otherwise. */
 export function makeRequest(promptIds: ArrayLike<number>, options: RequestOptions = {}): GenerationRequest {
-  return {
+  return greedyRequest({
     id: `request-${numRequests++}`,
-    numChoices: 1,
     maxTokens: 8,
-    minTokens: 0,
-    stopTokenIds: [],
-    promptLogprobs: null,
-    constraint: null,
-    priority: 0,
-    cachePrompt: false,
-    reportProgress: false,
     pruning: null,
     ...options,
     promptIds: Int32Array.from(promptIds),
     sampling: { ...GREEDY, ...options.sampling },
-  };
+  });
 }
 
 /** Ids that look random, 3 <= id < vocabSize; equal seeds give equal beginnings. */

@@ -1,45 +1,10 @@
 /** Metrics: families, labels, counters that rise by exactly what replies say, gauges that return to zero. */
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Exposition } from '../support/exposition.ts';
+import { COUNTERS, GAUGES, HISTOGRAMS, LIMITS } from '../support/metric-names.ts';
 import { CHAT, COMPLETIONS, target } from './support/target.ts';
 
-const gauges = [
-  'requests_running',
-  'requests_waiting',
-  'kv_bytes',
-  'prefix_cache_bytes',
-  'kv_bytes_limit',
-  'kv_usage_ratio',
-];
-const counters = [
-  'prompt_tokens_total',
-  'generation_tokens_total',
-  'request_success_total',
-  'request_errors_total',
-  'requests_cancelled_total',
-  'preemptions_total',
-  'prefix_cache_queries_total',
-  'prefix_cache_hits_total',
-  'spec_decode_drafts_total',
-  'spec_decode_draft_tokens_total',
-  'spec_decode_accepted_tokens_total',
-  'pruning_requests_total',
-  'pruning_tokens_seen_total',
-  'pruning_tokens_kept_total',
-  'pruning_revived_tokens_total',
-  'pruning_kv_bytes_saved_total',
-];
-const histograms = [
-  'time_to_first_token_seconds',
-  'inter_token_latency_seconds',
-  'time_per_output_token_seconds',
-  'e2e_request_latency_seconds',
-  'request_queue_time_seconds',
-  'request_prefill_time_seconds',
-  'request_decode_time_seconds',
-  'request_prompt_tokens',
-  'request_generation_tokens',
-];
+const gauges = [...GAUGES, ...LIMITS];
 const labels: Record<string, string> = {
   kv_bytes: 'kind',
   request_success_total: 'finish_reason',
@@ -76,7 +41,7 @@ async function rises(
 
 test('every family, with its type, its help and its labels', async () => {
   const { families } = await target.metrics();
-  for (const [type, names] of Object.entries({ gauge: gauges, counter: counters, histogram: histograms })) {
+  for (const [type, names] of Object.entries({ gauge: gauges, counter: COUNTERS, histogram: HISTOGRAMS })) {
     for (const name of names) {
       const family = families.get(`coppice_${name}`);
       expect(family, name).toMatchObject({ type, help: expect.stringMatching(/\S/) as string });
@@ -130,7 +95,7 @@ describe('counters rise by what usage says', () => {
     expect(rise('prefix_cache_hits_total')).toBe(used.cached);
     expect(rise('request_success_total')).toBe(6);
     expect(rise('request_success_total', { finish_reason: 'length' })).toBeGreaterThanOrEqual(4);
-    for (const name of histograms.filter((each) => !/inter_token|per_output/.test(each)))
+    for (const name of HISTOGRAMS.filter((each) => !/inter_token|per_output/.test(each)))
       expect(rise(`${name}_count`, { policy: 'none' }), name).toBe(4);
     expect(rise('request_prompt_tokens_sum')).toBe(used.prompt);
     expect(rise('request_generation_tokens_sum')).toBe(used.completion);
