@@ -2,14 +2,12 @@
  * Attention sub-graphs. They hold no weights, so all layers share them; a scalar picks the one that a run needs:
  * decode (`slots` sequences with one row each) or a tile (many consecutive rows of one sequence).
  */
+import { invariant } from '../errors.ts';
 import type { AttentionShape } from './architecture.ts';
 import { type Case, type GraphBuilder, select } from './onnx.ts';
 
 /** Bounds the inputs and nodes of the decode graphs: models with many KV heads get fewer slots. */
 const MAX_CACHED_HEADS = 128;
-
-/** Numbers of sequences whose rows a tile can hold, the same number of rows each. */
-const TILE_SLOTS = [1];
 
 /**
  * Numbers of sequences that one decode run can advance, ascending; a step takes the smallest that fits and pads with
@@ -20,23 +18,18 @@ export function decodeSizes(shapes: readonly AttentionShape[]): number[] {
   return [1, 2, 3, 4, 6, 8, 12, 16].filter((slots) => slots === 1 || slots * kvHeads <= MAX_CACHED_HEADS);
 }
 
-/** KV heads that the graph has cache inputs for, and in which slots: `tile` inputs exist for the first slots only. */
-export function cacheSlots(shapes: readonly AttentionShape[]): {
-  heads: number;
-  decode: number;
-  tile: number;
-} {
+/** KV heads that the graph has cache inputs for, and in how many slots. A tile takes the first. */
+export function cacheSlots(shapes: readonly AttentionShape[]): { heads: number; slots: number } {
   const heads = Math.max(0, ...shapes.map((shape) => shape.kvHeads));
-  return { heads, decode: Math.max(...decodeSizes(shapes), ...TILE_SLOTS), tile: Math.max(...TILE_SLOTS) };
+  return { heads, slots: Math.max(...decodeSizes(shapes)) };
 }
 
 /**
  * What a run reports about its attention, beside the attention itself: the probabilities of the last row, or their sums
  * or maxima over all rows, [heads, entries] of each KV head behind each other; behind the sums, the L1 magnitude of
- * each query head's output, summed over all rows.
+ * each query head's output, summed over all rows. A decode run knows the first alone, of each slot.
  */
-export const SIGNALS = { none: 0, lastQuery: 1, columnSums: 2, columnMaxima: 3 } as const;
-export type Signal = keyof typeof SIGNALS;
+export type Signal = 'none' | 'lastQuery' | 'columnSums' | 'columnMaxima';
 
 /**
  * Which attention a run uses: `none` for the run that opens layer 0, or after a layer without attention; `skip` where the
@@ -44,9 +37,14 @@ export type Signal = keyof typeof SIGNALS;
  */
 export type AttentionVariant =
   | { readonly kind: 'none' }
-  | { readonly kind: 'skip' | 'scaledTile'; readonly shape: AttentionShape }
-  | { readonly kind: 'decode'; readonly slots: number; readonly shape: AttentionShape }
-  | { readonly kind: 'tile'; readonly slots: number; readonly shape: AttentionShape };
+  | { readonly kind: 'skip'; readonly shape: AttentionShape }
+  | {
+      readonly kind: 'decode';
+      readonly shape: AttentionShape;
+      readonly slots: number;
+      readonly signal: Signal;
+    }
+  | { readonly kind: 'tile' | 'scaledTile'; readonly shape: AttentionShape; readonly signal: Signal };
 
 /** Name of the input [queryHeads] that `scaledTile` reads. */
 export const HEAD_SCALE_INPUT = 'head_scale';
@@ -78,30 +76,64 @@ function sameShape(a: AttentionShape, b: AttentionShape): boolean {
   return a.queryHeads === b.queryHeads && a.kvHeads === b.kvHeads && a.headDim === b.headDim;
 }
 
-/** Variants of one shape that decode steps and unpruned prompts use. */
-function numCommon(shapes: readonly AttentionShape[]): number {
-  return decodeSizes(shapes).length + TILE_SLOTS.length;
+/** Variants that decode steps and unpruned prompts use, of one shape. */
+function commonVariants(shape: AttentionShape, sizes: readonly number[]): AttentionVariant[] {
+  return [
+    ...sizes.map((slots) => ({ kind: 'decode', shape, slots, signal: 'none' }) as const),
+    { kind: 'tile', shape, signal: 'none' },
+  ];
 }
 
-/**
- * The value of the graph's `attention` scalar for a variant: first the common ones of all shapes, so that they lie next
- * to the root of the tree, then those that few runs use.
- */
-export function attentionCode(shapes: readonly AttentionShape[], variant: AttentionVariant): number {
-  const common = numCommon(shapes);
-  const none = shapes.length * common;
-  if (variant.kind === 'none') return none;
-  const shapeIndex = shapes.findIndex((shape) => sameShape(shape, variant.shape));
-  switch (variant.kind) {
-    case 'skip':
-      return none + 1 + 2 * shapeIndex;
-    case 'scaledTile':
-      return none + 2 + 2 * shapeIndex;
-    case 'decode':
-      return shapeIndex * common + decodeSizes(shapes).indexOf(variant.slots);
-    case 'tile':
-      return shapeIndex * common + decodeSizes(shapes).length + TILE_SLOTS.indexOf(variant.slots);
+function rareVariants(shape: AttentionShape, sizes: readonly number[]): AttentionVariant[] {
+  const observed = ['lastQuery', 'columnSums', 'columnMaxima'] as const;
+  return [
+    ...sizes.map((slots) => ({ kind: 'decode', shape, slots, signal: 'lastQuery' }) as const),
+    ...observed.map((signal) => ({ kind: 'tile', shape, signal }) as const),
+    { kind: 'skip', shape },
+    ...(['none', ...observed] as const).map((signal) => ({ kind: 'scaledTile', shape, signal }) as const),
+  ];
+}
+
+/** All variants that a model with these attention shapes has; the `attention` scalar is an index of this list. */
+export function attentionVariants(shapes: readonly AttentionShape[]): AttentionVariant[] {
+  const sizes = decodeSizes(shapes);
+  return [
+    ...shapes.flatMap((shape) => commonVariants(shape, sizes)),
+    { kind: 'none' },
+    ...shapes.flatMap((shape) => rareVariants(shape, sizes)),
+  ];
+}
+
+/** The `attention` scalar of each variant. */
+export class VariantCodes {
+  readonly #shapes: readonly AttentionShape[];
+  readonly #codes = new Map<string, number>();
+
+  constructor(shapes: readonly AttentionShape[]) {
+    this.#shapes = shapes;
+    attentionVariants(shapes).forEach((variant, code) => this.#codes.set(this.#key(variant), code));
   }
+
+  #key(variant: AttentionVariant): string {
+    if (variant.kind === 'none') return 'none';
+    const shape = this.#shapes.findIndex((other) => sameShape(variant.shape, other));
+    if (variant.kind === 'skip') return `skip ${shape}`;
+    return `${variant.kind} ${variant.signal} ${variant.kind === 'decode' ? variant.slots : 1} ${shape}`;
+  }
+
+  /** @throws Error (a bug) for a variant that the graph does not have */
+  of(variant: AttentionVariant): number {
+    const code = this.#codes.get(this.#key(variant));
+    invariant(code !== undefined, `the graph has no attention ${this.#key(variant)}`);
+    return code;
+  }
+}
+
+/** How often a variant is picked: one stream that decodes, and prompts, before all others. */
+function weightOf(variant: AttentionVariant): number {
+  if (variant.kind === 'none' || variant.kind === 'skip' || variant.signal !== 'none') return 0.01;
+  if (variant.kind === 'decode') return variant.slots === 1 ? 10 : 1;
+  return variant.kind === 'tile' ? 5 : 0.01;
 }
 
 function scores(graph: GraphBuilder, query: string, keys: string, headDim: number): string {
@@ -117,59 +149,39 @@ interface SignalSources {
   readonly shape: AttentionShape;
 }
 
-/** One vector of the signals of all heads, computed only if the `signals` scalar asks. */
+/** Flattened rows of ones, [1, numRows of `rows`]. */
+function onesFor(graph: GraphBuilder, rows: string): string {
+  const numRows = graph.node('Shape', [rows], { start: 0, end: 1 });
+  const shape = graph.concat([graph.constant('int64', [1]), numRows], 0);
+  return graph.node('Expand', [graph.constant('float', [1], [1, 1]), shape]);
+}
+
+function lastRow(graph: GraphBuilder, value: string): string {
+  const [start, end] = [graph.constant('int64', [-1]), graph.constant('int64', [Number.MAX_SAFE_INTEGER])];
+  return graph.node('Slice', [value, start, end, graph.constant('int64', [1])]);
+}
+
+function magnitudes(graph: GraphBuilder, attention: string, { queryHeads, headDim }: AttentionShape): string {
+  const heads = graph.reshape(graph.node('Abs', [attention]), [-1, queryHeads, headDim]);
+  return graph.node('ReduceSum', [heads, graph.constant('int64', [0, 2])], { keepdims: 0 });
+}
+
+/** The signal of all heads as one vector. */
 function signalOutput(
-  graph: GraphBuilder,
+  g: GraphBuilder,
   { probabilities, attention, shape }: SignalSources,
-  kind: 'decode' | 'tile',
+  { kind, signal }: { readonly kind: AttentionVariant['kind']; readonly signal: Signal },
 ): string {
-  const flatten = (g: GraphBuilder, reduce: (value: string) => string): string[] =>
-    probabilities.map((p) => g.reshape(reduce(p), [-1]));
-  const lastRow = (g: GraphBuilder, value: string): string => {
-    const [start, end] = [g.constant('int64', [-1]), g.constant('int64', [Number.MAX_SAFE_INTEGER])];
-    return g.node('Slice', [value, start, end, g.constant('int64', [1])]);
-  };
-  const magnitudes = (g: GraphBuilder): string => {
-    const heads = g.reshape(g.node('Abs', [attention]), [-1, shape.queryHeads, shape.headDim]);
-    return g.node('ReduceSum', [heads, g.constant('int64', [0, 2])], { keepdims: 0 });
-  };
-  const cases: Case[] = [{ key: SIGNALS.none, build: (g) => [g.constant('float', [], [0])] }];
-  // Fewer cases make a shallower tree, which every decode step of every layer descends.
-  if (kind === 'decode')
-    cases.push({
-      key: SIGNALS.lastQuery,
-      build: (g) => [
-        g.concat(
-          flatten(g, (p) => p),
-          0,
-        ),
-      ],
-    });
-  else {
-    const maxima = (g: GraphBuilder): string[] =>
-      flatten(g, (p) => g.node('ReduceMax', [p, g.constant('int64', [1])], { keepdims: 0 }));
-    // A product with a row of ones takes a fraction of the time of ReduceSum over a middle axis.
-    const sums = (g: GraphBuilder): string[] => {
-      const numRows = g.node('Shape', [attention], { start: 0, end: 1 });
-      const shape = g.concat([g.constant('int64', [1]), numRows], 0);
-      const ones = g.node('Expand', [g.constant('float', [1], [1, 1]), shape]);
-      return flatten(g, (p) => g.node('MatMul', [ones, p]));
-    };
-    cases.push(
-      {
-        key: SIGNALS.lastQuery,
-        build: (g) => [
-          g.concat(
-            flatten(g, (p) => lastRow(g, p)),
-            0,
-          ),
-        ],
-      },
-      { key: SIGNALS.columnSums, build: (g) => [g.concat([...sums(g), magnitudes(g)], 0)] },
-      { key: SIGNALS.columnMaxima, build: (g) => [g.concat(maxima(g), 0)] },
-    );
-  }
-  return select(graph, 'signals', cases, [{ name: 'signal', rank: 1 }])[0] ?? '';
+  if (signal === 'none') return g.constant('float', [], [0]);
+  const join = (reduce: (value: string) => string, ...more: string[]): string =>
+    g.concat([...probabilities.map((p) => g.reshape(reduce(p), [-1])), ...more], 0);
+  if (kind === 'decode') return join((p) => p);
+  if (signal === 'lastQuery') return join((p) => lastRow(g, p));
+  if (signal === 'columnMaxima')
+    return join((p) => g.node('ReduceMax', [p, g.constant('int64', [1])], { keepdims: 0 }));
+  // A product with a row of ones takes a fraction of the time of ReduceSum over a middle axis.
+  const ones = onesFor(g, attention);
+  return join((p) => g.node('MatMul', [ones, p]), magnitudes(g, attention, shape));
 }
 
 /** The query columns of `projected`: [M, queryHeads * headDim]. */
@@ -177,57 +189,63 @@ function queryRows(graph: GraphBuilder, { queryHeads, kvHeads, headDim }: Attent
   return graph.split('projected', [queryHeads * headDim, 2 * kvHeads * headDim], 1)[0] ?? '';
 }
 
+type DecodeVariant = Extract<AttentionVariant, { readonly kind: 'decode' }>;
+type TileVariant = Extract<AttentionVariant, { readonly kind: 'tile' | 'scaledTile' }>;
+
 /** Query rows [slots, queryHeads * headDim] -> attention of the same shape. */
-function decodeCase(graph: GraphBuilder, shape: AttentionShape, slots: number): string[] {
+function decodeCase(graph: GraphBuilder, variant: DecodeVariant): string[] {
+  const { shape, slots } = variant;
   const { queryHeads, kvHeads, headDim } = shape;
   const group = queryHeads / kvHeads;
-  const heads = graph.split(
-    graph.reshape(queryRows(graph, shape), [-1, headDim]),
-    Array<number>(slots * kvHeads).fill(group),
+  // Of each slot the query rows of each KV head, and behind them its keys and values.
+  const sizes = [...Array<number>(kvHeads).fill(group), 2 * kvHeads];
+  const parts = graph.split(
+    graph.reshape('projected', [-1, headDim]),
+    Array.from({ length: slots }, () => sizes).flat(),
     0,
   );
   const probabilities: string[] = [];
-  const outputs = heads.map((query, i) => {
-    const names = cacheInputs(Math.floor(i / kvHeads), i % kvHeads);
-    const p = graph.node('Softmax', [scores(graph, query, names.keys, headDim)], { axis: -1 });
+  const outputs = parts.flatMap((query, i) => {
+    const head = i % (kvHeads + 1);
+    if (head === kvHeads) return [];
+    const names = cacheInputs(Math.floor(i / (kvHeads + 1)), head);
+    const byEntry = scores(graph, names.keys, query, headDim);
+    const p = graph.node('Softmax', [graph.node('Transpose', [byEntry], { perm: [1, 0] })], { axis: -1 });
     probabilities.push(p);
     return graph.node('MatMul', [p, names.values]);
   });
   const attention = graph.reshape(graph.concat(outputs, 0), [-1, queryHeads * headDim]);
-  return [attention, signalOutput(graph, { probabilities, attention, shape }, 'decode')];
+  return [attention, signalOutput(graph, { probabilities, attention, shape }, variant)];
 }
 
 /**
- * Query rows [slots * R, queryHeads * headDim] -> attention of the same shape. Only the tail columns are masked: adding
- * a mask over the whole width costs a tenth to a quarter of the attention.
+ * Query rows [M, queryHeads * headDim] -> attention of the same shape. Only the tail columns are masked: adding a mask
+ * over the whole width costs a tenth to a quarter of the attention.
  */
-function tileCase(graph: GraphBuilder, shape: AttentionShape, slots: number, isScaled: boolean): string[] {
+function tileCase(graph: GraphBuilder, variant: TileVariant): string[] {
+  const { shape } = variant;
   const { queryHeads, kvHeads, headDim } = shape;
   const group = queryHeads / kvHeads;
-  // [slots, R, queryHeads, D] -> [slots, queryHeads, R, D] -> one [1, group, R, D] per slot and KV head
-  const rows = graph.reshape(queryRows(graph, shape), [slots, -1, queryHeads, headDim]);
-  const byHead = graph.node('Transpose', [rows], { perm: [0, 2, 1, 3] });
+  // [M, queryHeads, D] -> [queryHeads, M, D] -> one [group, M, D] per KV head
+  const rows = graph.reshape(queryRows(graph, shape), [-1, queryHeads, headDim]);
+  const byHead = graph.node('Transpose', [rows], { perm: [1, 0, 2] });
   const probabilities: string[] = [];
-  const outputs = graph.split(byHead, Array<number>(slots).fill(1), 0).flatMap((slotRows, slot) => {
-    const heads = graph.split(slotRows, Array<number>(kvHeads).fill(group), 1);
-    return heads.map((head, j) => {
-      const names = cacheInputs(slot, j);
-      const query = graph.node('Squeeze', [head, graph.constant('int64', [0])]);
-      const tail = graph.node('Add', [scores(graph, query, names.tailKeys, headDim), names.mask]);
-      const all = graph.concat([scores(graph, query, names.keys, headDim), tail], 2);
-      const p = graph.node('Softmax', [all], { axis: -1 });
-      probabilities.push(p);
-      return graph.node('MatMul', [p, names.values]);
-    });
+  const outputs = graph.split(byHead, Array<number>(kvHeads).fill(group), 0).map((query, j) => {
+    const names = cacheInputs(0, j);
+    const tail = graph.node('Add', [scores(graph, query, names.tailKeys, headDim), names.mask]);
+    const all = graph.concat([scores(graph, query, names.keys, headDim), tail], 2);
+    const p = graph.node('Softmax', [all], { axis: -1 });
+    probabilities.push(p);
+    return graph.node('MatMul', [p, names.values]);
   });
-  const merged = graph.reshape(graph.concat(outputs, 0), [slots, queryHeads, -1, headDim]);
-  const scale = (): string => graph.reshape(HEAD_SCALE_INPUT, [1, queryHeads, 1, 1]);
-  const scaled = isScaled ? graph.node('Mul', [merged, scale()]) : merged;
-  const attention = graph.reshape(graph.node('Transpose', [scaled], { perm: [0, 2, 1, 3] }), [
+  const merged = graph.concat(outputs, 0);
+  const scale = (): string => graph.reshape(HEAD_SCALE_INPUT, [queryHeads, 1, 1]);
+  const scaled = variant.kind === 'scaledTile' ? graph.node('Mul', [merged, scale()]) : merged;
+  const attention = graph.reshape(graph.node('Transpose', [scaled], { perm: [1, 0, 2] }), [
     -1,
     queryHeads * headDim,
   ]);
-  return [attention, signalOutput(graph, { probabilities, attention, shape }, 'tile')];
+  return [attention, signalOutput(graph, { probabilities, attention, shape }, variant)];
 }
 
 /** No rows: nothing is added to the residual, and no product with them costs anything. */
@@ -235,37 +253,34 @@ function skipCase(graph: GraphBuilder, { queryHeads, headDim }: AttentionShape):
   return [graph.constant('float', [], [0, queryHeads * headDim]), graph.constant('float', [], [0])];
 }
 
-/** Adds the tree of all attention variants; the scalar inputs `attention` and `signals` choose. */
+function build(graph: GraphBuilder, variant: AttentionVariant): string[] {
+  switch (variant.kind) {
+    case 'none':
+      return [graph.constant('float', [], [0, 0]), graph.constant('float', [], [0])];
+    case 'skip':
+      return skipCase(graph, variant.shape);
+    case 'decode':
+      return decodeCase(graph, variant);
+    case 'tile':
+    case 'scaledTile':
+      return tileCase(graph, variant);
+  }
+}
+
+/** Adds the tree of all attention variants; the scalar input `attention` chooses. */
 export function buildAttention(
   graph: GraphBuilder,
   shapes: readonly AttentionShape[],
 ): { attention: string; signal: string } {
-  const common = shapes.flatMap((shape): Case[] => [
-    ...decodeSizes(shapes).map((slots) => ({
-      key: attentionCode(shapes, { kind: 'decode', slots, shape }),
-      build: (g: GraphBuilder) => decodeCase(g, shape, slots),
-    })),
-    ...TILE_SLOTS.map((slots) => ({
-      key: attentionCode(shapes, { kind: 'tile', slots, shape }),
-      build: (g: GraphBuilder) => tileCase(g, shape, slots, false),
-    })),
-  ]);
-  const none: Case = {
-    key: attentionCode(shapes, { kind: 'none' }),
-    build: (g) => [g.constant('float', [], [0, 0]), g.constant('float', [], [0])],
-  };
-  const rare = shapes.flatMap((shape): Case[] => [
-    { key: attentionCode(shapes, { kind: 'skip', shape }), build: (g: GraphBuilder) => skipCase(g, shape) },
-    {
-      key: attentionCode(shapes, { kind: 'scaledTile', shape }),
-      build: (g: GraphBuilder) => tileCase(g, shape, 1, true),
-    },
-  ]);
+  const cases = attentionVariants(shapes).map((variant, key): Case => ({
+    key,
+    weight: weightOf(variant),
+    build: (g) => build(g, variant),
+  }));
   const outputs = [
     { name: 'attention', rank: 2 },
     { name: 'signal', rank: 1 },
   ];
-  const others: Case = { ...none, build: (g) => select(g, 'attention', [none, ...rare], outputs) };
-  const [attention = '', signal = ''] = select(graph, 'attention', [...common, others], outputs);
+  const [attention = '', signal = ''] = select(graph, 'attention', cases, outputs);
   return { attention, signal };
 }

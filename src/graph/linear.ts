@@ -39,8 +39,6 @@ const ROWS_PER_READ = 8192;
 /** Activations are quantised as x / max|x| in steps of 1/127 around 128: a constant scale, whatever the row. */
 const STEP = 1 / 127;
 const ZERO_POINT = 128;
-/** Keeps a row of zeros from dividing by zero. */
-const SMALLEST_ROW_SCALE = 1e-30;
 
 interface Stack {
   readonly names: readonly string[];
@@ -128,8 +126,7 @@ function int8Linears(checkpoint: Checkpoint, file: WeightFile): Linears {
     prepare(graph, x) {
       const magnitudes = graph.node('Abs', [x.rows]);
       // Axis 1, not -1: of no rows at all, onnxruntime 1.30 otherwise makes a maximum of the wrong shape.
-      const largest = graph.node('ReduceMax', [magnitudes, graph.constant('int64', [1])], { keepdims: 1 });
-      const ownScale = graph.node('Max', [largest, graph.constant('float', [SMALLEST_ROW_SCALE], [])]);
+      const ownScale = graph.node('ReduceMax', [magnitudes, graph.constant('int64', [1])], { keepdims: 1 });
       const unit = graph.node('Div', [x.rows, ownScale]);
       const step = graph.constant('float', [STEP], []);
       const rows = graph.node('QuantizeLinear', [unit, step, graph.constant('uint8', [ZERO_POINT], [])]);

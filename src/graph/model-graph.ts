@@ -1,7 +1,7 @@
 /**
  * The graph of a whole model. One run finishes layer l - 1 (attention, output projection, MLP) and opens layer l
- * (norm, query / key / value, RoPE); the run after the last layer gives logits. A scalar `layer` picks the run, and
- * flags say what of it is wanted: a block left out passes its rows on.
+ * (norm, query / key / value, RoPE); the run after the last layer gives logits. Flags pick the run, and
+ * say what of it is wanted: a block left out passes its rows on.
  */
 import {
   type Architecture,
@@ -24,6 +24,8 @@ export interface Sources {
   readonly onLayer: (done: number, total: number) => void;
 }
 
+/** Name of the input that says which run this is: true for one of all runs. */
+export const RUNS_INPUT = 'runs';
 /** Name of the input that says whether a run leaves out none of its parts, */
 export const WHOLE_INPUT = 'whole';
 /** and of those, one a part, that only a run reads which leaves out some. */
@@ -170,7 +172,7 @@ class LayerBuilder {
   }
 
   /**
-   * Query, key and value rows of a layer, [M, (queryHeads + 2 kvHeads) * D], query and key after RoPE; null if the
+   * Query, key and value rows of a layer, [1, M, (queryHeads + 2 kvHeads) * D], query and key after RoPE; null if the
    * layer has no attention.
    */
   #open(layer: number, normed: string): string | null {
@@ -180,29 +182,30 @@ class LayerBuilder {
     if (attention == null) return null;
     const { queryHeads, kvHeads, headDim } = attention;
     const names = layerTensors(layer);
-    const stacked = this.#linear(names.query, names.key, names.value).apply(g, this.#prepare(normed));
+    const linear = this.#linear(names.query, names.key, names.value).apply(g, this.#prepare(normed));
     const heads = queryHeads + kvHeads;
-    const [rows = '', value = ''] = g.split(stacked, [heads * headDim, kvHeads * headDim], 1);
+    // Three dimensions, as RotaryEmbedding wants them.
+    const stacked = g.reshape(linear, [1, -1, (heads + kvHeads) * headDim]);
+    const [rows = '', value = ''] = g.split(stacked, [heads * headDim, kvHeads * headDim], 2);
     const headNormed = config.family.headNorm ? this.#normHeads(rows, names, attention) : rows;
-    if (layers[layer]?.rope !== true) return g.concat([headNormed, value], 1);
-    const flat = g.reshape(headNormed, [1, -1, heads * headDim]);
+    if (layers[layer]?.rope !== true) return g.concat([headNormed, value], 2);
     const offset = g.constant('int64', [0]);
-    const rotated = g.contrib('RotaryEmbedding', [flat, offset, 'cos', 'sin'], {
+    const rotated = g.contrib('RotaryEmbedding', [headNormed, offset, 'cos', 'sin'], {
       num_heads: heads,
       interleaved: 0,
     });
-    return g.concat([g.reshape(rotated, [-1, heads * headDim]), value], 1);
+    return g.concat([rotated, value], 2);
   }
 
   #normHeads(rows: string, names: ReturnType<typeof layerTensors>, shape: AttentionShape): string {
     const g = this.#graph;
     const { queryHeads, kvHeads, headDim } = shape;
-    const parts = g.split(rows, [queryHeads * headDim, kvHeads * headDim], 1);
+    const parts = g.split(rows, [queryHeads * headDim, kvHeads * headDim], 2);
     const normed = [names.queryNorm, names.keyNorm].map((tensor, i) => {
       const heads = g.reshape(parts[i] ?? '', [-1, i === 0 ? queryHeads : kvHeads, headDim]);
       return this.#norm(g, heads, `${tensor}.weight`);
     });
-    return g.reshape(g.concat(normed, 1), [-1, (queryHeads + kvHeads) * headDim]);
+    return g.reshape(g.concat(normed, 1), [1, -1, (queryHeads + kvHeads) * headDim]);
   }
 
   /**
@@ -250,24 +253,29 @@ function buildRun(
 ): void {
   const chosen = new GraphBuilder(graph);
   const skipped = new GraphBuilder(graph);
-  const emitOutput = (branch: GraphBuilder, value: string): void => {
-    branch.output(value, 'float', [graph.uniqueName('rows'), graph.uniqueName('width')]);
+  // Projected rows have a dimension in front, of size 1.
+  const ranks = [2, layer === architecture.layers.length ? 2 : 3];
+  const emitOutput = (branch: GraphBuilder, value: string, rank = 2): void => {
+    const dims = Array.from({ length: rank }, () => graph.uniqueName('dim'));
+    branch.output(value, 'float', dims);
   };
-  const empty = (branch: GraphBuilder): string => branch.initializer(new Float32Array(0), [0, 0]);
-  for (const value of new LayerBuilder(chosen, architecture, sources).run(layer, attention)) {
-    emitOutput(chosen, value === null ? empty(chosen) : chosen.produced(value));
-    emitOutput(skipped, empty(skipped));
-  }
+  const empty = (branch: GraphBuilder, rank = 2): string =>
+    branch.initializer(new Float32Array(0), Array<number>(rank).fill(0));
+  new LayerBuilder(chosen, architecture, sources).run(layer, attention).forEach((value, i) => {
+    emitOutput(chosen, value === null ? empty(chosen, ranks[i]) : chosen.produced(value), ranks[i]);
+    emitOutput(skipped, empty(skipped, ranks[i]), ranks[i]);
+  });
   const { hidden, projected } = runOutputs(layer);
   graph.nodeTo([hidden, projected], 'If', [condition], { then_branch: chosen, else_branch: skipped });
-  emitOutput(graph, hidden);
-  emitOutput(graph, projected);
+  emitOutput(graph, hidden, ranks[0]);
+  emitOutput(graph, projected, ranks[1]);
 }
 
 function declareInputs(graph: GraphBuilder, architecture: Architecture): void {
   const { config, layers } = architecture;
   const { headDim } = config;
-  for (const name of ['layer', 'attention', 'signals']) graph.input(name, 'int64', []);
+  graph.input(RUNS_INPUT, 'bool', [layers.length + 1]);
+  graph.input('attention', 'int64', []);
   graph.input(WHOLE_INPUT, 'bool', [1]);
   for (const name of Object.values(PART_INPUTS)) graph.input(name, 'bool', [1]);
   graph.input(HEAD_SCALE_INPUT, 'float', ['head_scale_length']);
@@ -275,13 +283,13 @@ function declareInputs(graph: GraphBuilder, architecture: Architecture): void {
   graph.input('projected', 'float', ['projected_rows', 'projected_width']);
   graph.input('cos', 'float', ['rope_rows', headDim / 2]);
   graph.input('sin', 'float', ['rope_rows', headDim / 2]);
-  const { heads, decode, tile } = cacheSlots(distinctShapes(layers));
-  for (let slot = 0; slot < decode; slot++) {
+  const { heads, slots } = cacheSlots(distinctShapes(layers));
+  for (let slot = 0; slot < slots; slot++) {
     for (let head = 0; head < heads; head++) {
       const names = cacheInputs(slot, head);
       graph.input(names.keys, 'float', [`${names.keys}_length`, headDim]);
       graph.input(names.values, 'float', [`${names.values}_length`, headDim]);
-      if (slot >= tile) continue;
+      if (slot > 0) continue;
       graph.input(names.tailKeys, 'float', [`${names.tailKeys}_length`, headDim]);
       graph.input(names.mask, 'float', [`${names.mask}_rows`, `${names.mask}_columns`]);
     }
@@ -294,9 +302,8 @@ export function buildModelGraph(architecture: Architecture, sources: Sources): U
   declareInputs(graph, architecture);
   const { attention, signal } = buildAttention(graph, distinctShapes(architecture.layers));
   const runs = Array.from({ length: architecture.layers.length + 1 }, (_, layer) => layer);
-  const isChosen = graph.node('Equal', ['layer', graph.constant('int64', runs)]);
   const conditions = graph.split(
-    isChosen,
+    RUNS_INPUT,
     runs.map(() => 1),
     0,
   );

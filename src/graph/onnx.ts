@@ -290,11 +290,28 @@ export function choose(
 /** One subgraph that a scalar can pick. `build` returns the names of its outputs. */
 export interface Case {
   readonly key: number;
+  /** How often it is picked, as a share of any unit: frequent cases lie closer to the root. Default 1. */
+  readonly weight?: number;
   build(graph: GraphBuilder): string[];
 }
 
+/** Where to part cases so that both sides are picked about equally often. */
+function middle(cases: readonly Case[]): number {
+  const weights = cases.map(({ weight = 1 }) => weight);
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  let left = 0;
+  let best = 1;
+  let smallest = Infinity;
+  for (let at = 1; at < weights.length; at++) {
+    left += weights[at - 1] ?? 0;
+    const difference = Math.abs(total - 2 * left);
+    if (difference < smallest) [best, smallest] = [at, difference];
+  }
+  return best;
+}
+
 /**
- * Picks one of the cases by the int64 scalar `selector`: a balanced binary tree of `If` nodes, so that a run
+ * Picks one of the cases by the int64 scalar `selector`: a binary tree of `If` nodes, balanced by weight, so that a run
  * executes only what it asks for. Keys are ascending; a selector between two keys takes the lower one.
  * @returns names of the outputs, one for each of `outputs`
  */
@@ -306,7 +323,7 @@ export function select(
 ): string[] {
   const [only] = cases;
   if (cases.length === 1 && only !== undefined) return only.build(graph);
-  const half = cases.length >> 1;
+  const half = middle(cases);
   const key = cases[half]?.key ?? 0;
   const condition = graph.node('Less', [selector, graph.constant('int64', [key], [])]);
   const pick = (part: readonly Case[]) => (g: GraphBuilder) => select(g, selector, part, outputs);

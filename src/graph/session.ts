@@ -3,17 +3,17 @@ import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { AppError, errorMessage, invariant } from '../errors.ts';
 import type { AttentionShape } from './architecture.ts';
 import {
-  attentionCode,
   type AttentionVariant,
+  attentionVariants,
   cacheInputs,
   decodeSizes,
   distinctShapes,
   HEAD_SCALE_INPUT,
-  SIGNALS,
   type Signal,
+  VariantCodes,
 } from './attention.ts';
 import type { CompiledModel } from './compile.ts';
-import { PART_INPUTS, runOutputs, SIGNAL_OUTPUT, WHOLE_INPUT } from './model-graph.ts';
+import { PART_INPUTS, runOutputs, RUNS_INPUT, SIGNAL_OUTPUT, WHOLE_INPUT } from './model-graph.ts';
 import { mayProductsSaturate } from './processor.ts';
 
 /** Cache views of one KV head for a decode row. */
@@ -97,11 +97,15 @@ function scalar(value: number): Tensor {
   return new Tensor('int64', BigInt64Array.of(BigInt(value)), []);
 }
 
-const [NO, YES] = [false, true].map((value) => new Tensor('bool', Uint8Array.of(Number(value)), [1]));
+function flags(...values: readonly boolean[]): Tensor {
+  return new Tensor('bool', Uint8Array.from(values, Number), [values.length]);
+}
+
+const NO = flags(false);
+const YES = flags(true);
 
 /** Flags that a run reads. */
 function partFeeds({ attention, mlp, open }: RunParts): Record<string, Tensor> {
-  invariant(YES !== undefined && NO !== undefined, 'both flags exist');
   if (attention && mlp && open) return { [WHOLE_INPUT]: YES };
   return {
     [WHOLE_INPUT]: NO,
@@ -135,31 +139,41 @@ function runnerOf(session: InferenceSession): Runner {
   return handler;
 }
 
-function variantOf(feed: AttentionFeed): AttentionVariant {
-  if (feed.kind !== 'tile') return feed;
-  return feed.headScale == null ? { ...feed, slots: 1 } : { ...feed, kind: 'scaledTile' };
+function variantOf(feed: AttentionFeed, signal: Signal): AttentionVariant {
+  if (feed.kind === 'none' || feed.kind === 'skip') return feed;
+  if (feed.kind === 'decode') return { ...feed, signal };
+  return { ...feed, kind: feed.headScale == null ? 'tile' : 'scaledTile', signal };
 }
 
 export class ModelSession {
   /** Numbers of slots that a decode run can have, ascending. */
   readonly decodeSizes: readonly number[];
   readonly #session: InferenceSession;
-  readonly #shapes: readonly AttentionShape[];
   readonly #numLayers: number;
   readonly #headDim: number;
   readonly #runner: Runner;
   /** One entry of zeros: what an empty decode slot attends to. */
   readonly #emptySlot: Tensor;
-  readonly #scalars = new Map<number, Tensor>();
+  readonly #codes: VariantCodes;
+  /** By code, the scalar that picks a variant of attention. */
+  readonly #scalars: readonly Tensor[];
+  /** By layer, the flags that pick its run. */
+  readonly #runs: readonly Tensor[];
 
   private constructor(session: InferenceSession, model: CompiledModel) {
     this.#session = session;
-    this.#shapes = distinctShapes(model.architecture.layers);
+    const shapes = distinctShapes(model.architecture.layers);
     this.#numLayers = model.architecture.layers.length;
     this.#headDim = model.architecture.config.headDim;
     this.#runner = runnerOf(session);
     this.#emptySlot = this.#entries(new Float32Array(this.#headDim));
-    this.decodeSizes = decodeSizes(this.#shapes);
+    this.decodeSizes = decodeSizes(shapes);
+    this.#codes = new VariantCodes(shapes);
+    this.#scalars = attentionVariants(shapes).map((_, code) => scalar(code));
+    const numRuns = this.#numLayers + 1;
+    this.#runs = Array.from({ length: numRuns }, (_, layer) => {
+      return flags(...Array.from({ length: numRuns }, (__, run) => run === layer));
+    });
   }
 
   /** @throws AppError `startup` when the graph cannot be loaded */
@@ -179,12 +193,6 @@ export class ModelSession {
         cause: error,
       });
     }
-  }
-
-  #scalar(value: number): Tensor {
-    let tensor = this.#scalars.get(value);
-    if (tensor === undefined) this.#scalars.set(value, (tensor = scalar(value)));
-    return tensor;
   }
 
   #entries(data: Float32Array): Tensor {
@@ -227,12 +235,10 @@ export class ModelSession {
 
   async run(run: LayerRun): Promise<LayerResult> {
     const { layer, numRows, attention } = run;
-    const shapes = this.#shapes;
-    const code = attentionCode(shapes, variantOf(attention));
+    const code = this.#codes.of(variantOf(attention, run.signal));
     const feeds: Record<string, Tensor> = {
-      layer: this.#scalar(layer),
-      attention: this.#scalar(code),
-      signals: this.#scalar(SIGNALS[run.signal]),
+      [RUNS_INPUT]: this.#runs[layer] ?? NO,
+      attention: this.#scalars[code] ?? NO,
       ...partFeeds(run.parts ?? ALL_PARTS),
       hidden: matrix(run.hidden, numRows),
     };

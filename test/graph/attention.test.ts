@@ -3,11 +3,12 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { AttentionShape } from '../../src/graph/architecture.ts';
 import {
-  attentionCode,
+  attentionVariants,
   cacheInputs,
   cacheSlots,
   decodeSizes,
   distinctShapes,
+  VariantCodes,
 } from '../../src/graph/attention.ts';
 
 const shape: fc.Arbitrary<AttentionShape> = fc
@@ -29,20 +30,27 @@ describe('attention codes', () => {
     fc.assert(
       fc.property(layers, (list) => {
         const shapes = distinctShapes(list);
-        const common = shapes.flatMap((one) => [
-          ...decodeSizes(shapes).map((slots) =>
-            attentionCode(shapes, { kind: 'decode', slots, shape: { ...one } }),
-          ),
-          attentionCode(shapes, { kind: 'tile', slots: 1, shape: one }),
-        ]);
-        const rare = shapes.flatMap((one) => [
-          attentionCode(shapes, { kind: 'skip', shape: one }),
-          attentionCode(shapes, { kind: 'scaledTile', shape: one }),
-        ]);
-        const codes = [...common, attentionCode(shapes, { kind: 'none' }), ...rare];
-        expect(codes).toEqual(codes.map((_, i) => i));
+        const codes = new VariantCodes(shapes);
+        const variants = attentionVariants(shapes);
+        expect(variants.map((variant) => codes.of(structuredClone(variant)))).toEqual(
+          variants.map((_, i) => i),
+        );
+        const numCommon = shapes.length * (decodeSizes(shapes).length + 1);
+        const common = variants.slice(0, numCommon);
+        expect(common.every(({ kind }) => kind === 'decode' || kind === 'tile')).toBe(true);
+        expect(common.every((variant) => 'signal' in variant && variant.signal === 'none')).toBe(true);
+        expect(variants[numCommon]).toEqual({ kind: 'none' });
       }),
     );
+  });
+
+  it('do not exist for what the graph cannot report', () => {
+    const one = { queryHeads: 2, kvHeads: 1, headDim: 8 };
+    const codes = new VariantCodes([one]);
+    expect(() => codes.of({ kind: 'decode', shape: one, slots: 1, signal: 'columnSums' })).toThrow(
+      'columnSums',
+    );
+    expect(() => codes.of({ kind: 'skip', shape: { ...one, headDim: 16 } })).toThrow('skip');
   });
 });
 
@@ -77,7 +85,7 @@ describe('decode slots', () => {
 
   it('have inputs of their own for every head of the widest shape', () => {
     const shapes = [...withHeads(2), ...withHeads(5)];
-    expect(cacheSlots(shapes)).toEqual({ heads: 5, decode: decodeSizes(shapes).at(-1), tile: 1 });
+    expect(cacheSlots(shapes)).toEqual({ heads: 5, slots: decodeSizes(shapes).at(-1) });
     const names = Array.from({ length: 8 * 20 }, (_, i) => Object.values(cacheInputs(i >> 4, i & 15))).flat();
     expect(new Set(names).size).toBe(names.length);
   });
