@@ -290,8 +290,8 @@ function declareInputs(graph: GraphBuilder, architecture: Architecture): void {
       graph.input(names.keys, 'float', [`${names.keys}_length`, headDim]);
       graph.input(names.values, 'float', [`${names.values}_length`, headDim]);
       if (slot > 0) continue;
-      graph.input(names.tailKeys, 'float', [`${names.tailKeys}_length`, headDim]);
       graph.input(names.mask, 'float', [`${names.mask}_rows`, `${names.mask}_columns`]);
+      graph.input(names.maskedFrom, 'int64', [1]);
     }
   }
 }

@@ -9,7 +9,7 @@ export type DataType = keyof typeof DATA_TYPE;
 type NumberType = Exclude<DataType, 'bool'>;
 
 const OPSETS = [
-  { domain: '', version: 21 },
+  { domain: '', version: 24 },
   { domain: 'com.microsoft', version: 1 },
 ];
 const IR_VERSION = 10;
@@ -31,6 +31,7 @@ const MESSAGES: Record<string, Fields> = {
     initializer: ['Tensor', 5, 'repeated'],
     input: ['ValueInfo', 11, 'repeated'],
     output: ['ValueInfo', 12, 'repeated'],
+    valueInfo: ['ValueInfo', 13, 'repeated'],
   },
   Node: {
     input: ['string', 1, 'repeated'],
@@ -117,6 +118,7 @@ export class GraphBuilder {
   readonly #initializers: object[] = [];
   readonly #inputs: object[] = [];
   readonly #outputs: object[] = [];
+  readonly #shapes: object[] = [];
   readonly #root: GraphBuilder;
   readonly #constants = new Map<string, string>();
   readonly #produced = new Set<string>();
@@ -224,6 +226,15 @@ export class GraphBuilder {
     return name;
   }
 
+  /**
+   * States the shape of a value that shape inference does not know. onnxruntime lets a node write over its input only
+   * where it can tell that both are of one shape; dimensions of the same name are.
+   */
+  shaped(value: string, type: DataType, dims: readonly Dimension[]): string {
+    this.#shapes.push(valueInfo(value, type, dims));
+    return value;
+  }
+
   reshape(value: string, dims: readonly number[]): string {
     return this.node('Reshape', [value, this.constant('int64', dims)]);
   }
@@ -247,6 +258,7 @@ export class GraphBuilder {
       initializer: this.#initializers,
       input: this.#inputs,
       output: this.#outputs,
+      valueInfo: this.#shapes,
     };
   }
 

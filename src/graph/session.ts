@@ -25,13 +25,11 @@ export interface HeadView {
 
 /** Cache views of one KV head for a tile. */
 export interface TileHeadView {
-  /** [entries, headDim] that every row of the tile sees. */
+  /** [entries, headDim] */
   readonly keys: Float32Array;
-  /** [columns, headDim] that some rows must not see. */
-  readonly tailKeys: Float32Array;
-  /** [entries + columns, headDim] */
+  /** [entries, headDim] */
   readonly values: Float32Array;
-  /** [rows, columns] added to the scores of the tail: 0, or a large negative number. */
+  /** [rows, columns] added to the scores of the last entries, which not every row sees: 0, or a large negative number. */
   readonly mask: Float32Array;
 }
 
@@ -224,9 +222,11 @@ export class ModelSession {
     const masks = new Map<Float32Array, Tensor>();
     attention.heads.forEach((view, j) => {
       const names = cacheInputs(0, j);
-      feeds[names.keys] = this.#entries(view.keys);
-      feeds[names.tailKeys] = this.#entries(view.tailKeys);
+      const keys = this.#entries(view.keys);
+      feeds[names.keys] = keys;
       feeds[names.values] = this.#entries(view.values);
+      const maskedFrom = (keys.dims[0] ?? 0) - view.mask.length / numRows;
+      feeds[names.maskedFrom] = new Tensor('int64', BigInt64Array.of(BigInt(maskedFrom)), [1]);
       const mask = masks.get(view.mask) ?? matrix(view.mask, numRows);
       masks.set(view.mask, mask);
       feeds[names.mask] = mask;

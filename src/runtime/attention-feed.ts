@@ -69,11 +69,9 @@ export function tileFeed(
   const from = window == null ? 0 : Math.max(0, begin - window + 1);
   // While no row has left its window behind, only the tile's own columns need a mask.
   const isCut = window != null && end - from > window;
-  const tailFrom = isCut ? from : begin;
   const mask = isCut ? windowMask(end - begin, begin, from, window) : causalMask(end - begin);
   const heads = cache.heads(layer).map((head): TileHeadView => ({
-    keys: head.keys(from, tailFrom),
-    tailKeys: head.keys(tailFrom, end),
+    keys: head.keys(from, end),
     values: head.values(from, end),
     mask,
   }));

@@ -24,8 +24,7 @@ function makeRun(model: Model, layer: number): LayerRun {
   if (shape == null) return { ...base, projected: null, attention: { kind: 'none' } };
   const { queryHeads, kvHeads, headDim } = shape;
   const heads = Array.from({ length: kvHeads }, (_, head) => ({
-    keys: noise(10 + head, 7 * headDim),
-    tailKeys: noise(20 + head, 2 * headDim),
+    keys: noise(10 + head, 9 * headDim),
     values: noise(30 + head, 9 * headDim),
     mask: noise(40, NUM_ROWS * 2),
   }));

@@ -67,12 +67,7 @@ function feedOf(model: Model, rows: PassageRows, from: number, to: number, isOn:
   const mask = maskOf(from, to, layer?.window ?? null);
   const heads = Array.from({ length: kvHeads }, (_, j) => {
     const pick = (head: number) => columns(rows.projected, stride, head * headDim, headDim, to);
-    return {
-      keys: new Float32Array(0),
-      tailKeys: pick(queryHeads + j),
-      values: pick(queryHeads + kvHeads + j),
-      mask,
-    };
+    return { keys: pick(queryHeads + j), values: pick(queryHeads + kvHeads + j), mask };
   });
   return { kind: 'tile', shape, heads };
 }

@@ -135,14 +135,8 @@ class RepeatedChunk {
     const numRows = tile.positions.length;
     const numBefore = (tile.positions[0] ?? 0) - this.#span.end;
     const heads = this.#finishing.map(({ keys, values, numSinks, numChunk }) => {
-      const begin = (numSinks + numChunk + numBefore) * shape.headDim;
-      const end = begin + numRows * shape.headDim;
-      return {
-        keys: keys.subarray(0, begin),
-        tailKeys: keys.subarray(begin, end),
-        values: values.subarray(0, end),
-        mask: causalMask(numRows),
-      };
+      const end = (numSinks + numChunk + numBefore + numRows) * shape.headDim;
+      return { keys: keys.subarray(0, end), values: values.subarray(0, end), mask: causalMask(numRows) };
     });
     return { kind: 'tile', shape, heads, headScale: this.#pruning.headScale(layer) };
   }

@@ -78,25 +78,21 @@ function maskOf(rows: Int32Array, entries: Int32Array, visibility: Visibility): 
   return last.mask;
 }
 
-/** Everything from slot `from` on, `tailFrom` and later behind a mask. */
-function contiguous(
-  head: PrunedHead,
-  from: number,
-  tailFrom: number,
-  end: number,
-  mask: Float32Array,
-): FedHead {
+/** Everything from slot `from` on; the mask is for the last of them. */
+function contiguous(head: PrunedHead, from: number, end: number, mask: Float32Array): FedHead {
   const { cache } = head;
-  const view = {
-    keys: cache.keys(from, tailFrom),
-    tailKeys: cache.keys(tailFrom, end),
-    values: cache.values(from, end),
-    mask,
-  };
+  const view = { keys: cache.keys(from, end), values: cache.values(from, end), mask };
   return { view, positions: head.positions.subarray(from, end), firstSlot: from };
 }
 
-/** Sinks, which every row sees, and the window's entries behind a mask: their values are copied side by side. */
+function joined(a: Float32Array, b: Float32Array): Float32Array {
+  const both = new Float32Array(a.length + b.length);
+  both.set(a);
+  both.set(b, a.length);
+  return both;
+}
+
+/** Copies of the sinks, which every row sees, and of the window's entries, which the mask is for. */
 function sinksAndWindow(
   head: PrunedHead,
   numSinks: number,
@@ -105,14 +101,14 @@ function sinksAndWindow(
   mask: Float32Array,
 ): FedHead {
   const { cache, positions } = head;
-  const [sinks, rest] = [cache.values(0, numSinks), cache.values(from, end)];
-  const values = new Float32Array(sinks.length + rest.length);
-  values.set(sinks);
-  values.set(rest, sinks.length);
   const seen = new Int32Array(numSinks + end - from);
   seen.set(positions.subarray(0, numSinks));
   seen.set(positions.subarray(from, end), numSinks);
-  const view = { keys: cache.keys(0, numSinks), tailKeys: cache.keys(from, end), values, mask };
+  const view = {
+    keys: joined(cache.keys(0, numSinks), cache.keys(from, end)),
+    values: joined(cache.values(0, numSinks), cache.values(from, end)),
+    mask,
+  };
   return { view, positions: seen, firstSlot: null };
 }
 
@@ -121,7 +117,7 @@ export function feedRows(head: PrunedHead, rows: Int32Array, visibility: Visibil
   const { positions } = head;
   const { streaming, window, selected } = visibility;
   if (!head.isAscending || selected !== null)
-    return contiguous(head, 0, 0, head.length, maskOf(rows, positions, visibility));
+    return contiguous(head, 0, head.length, maskOf(rows, positions, visibility));
   const first = rows[0] ?? 0;
   const end = lowerBound(positions, (rows.at(-1) ?? 0) + 1);
   const oldest = Math.max(
@@ -139,14 +135,14 @@ export function feedRows(head: PrunedHead, rows: Int32Array, visibility: Visibil
         end,
         maskOf(rows, positions.subarray(from, end), visibility),
       );
-    return contiguous(head, 0, 0, end, maskOf(rows, positions.subarray(0, end), visibility));
+    return contiguous(head, 0, end, maskOf(rows, positions.subarray(0, end), visibility));
   }
   if (streaming !== null || window !== null) {
     const start = streaming === null ? from : 0;
-    return contiguous(head, start, start, end, maskOf(rows, positions.subarray(start, end), visibility));
+    return contiguous(head, start, end, maskOf(rows, positions.subarray(start, end), visibility));
   }
   const tailFrom = lowerBound(positions, first);
   const tail = positions.subarray(tailFrom, end);
   const isOwn = isShifted(tail, rows, 0);
-  return contiguous(head, 0, tailFrom, end, isOwn ? causalMask(rows.length) : maskOf(rows, tail, visibility));
+  return contiguous(head, 0, end, isOwn ? causalMask(rows.length) : maskOf(rows, tail, visibility));
 }

@@ -186,12 +186,11 @@ export class SequencePruning {
 
   /** What {@link decodeViews} gives, for a decode row in a run of its own. */
   readFed(layer: number, projected: Float32Array): FedHead[] {
-    return this.decodeViews(layer, projected, 0).map(({ keys, values }, j) => {
-      const { headDim } = this.pruned.heads(layer)[j]?.cache ?? { headDim: 0 };
-      const split = keys.length - headDim;
-      const view = { keys: keys.subarray(0, split), tailKeys: keys.subarray(split), values };
-      return { view: { ...view, mask: causalMask(1) }, positions: new Int32Array(0), firstSlot: null };
-    });
+    return this.decodeViews(layer, projected, 0).map((view) => ({
+      view: { ...view, mask: causalMask(1) },
+      positions: new Int32Array(0),
+      firstSlot: null,
+    }));
   }
 
   /** Whether the next decode run of a layer should report its attention. */
@@ -207,7 +206,7 @@ export class SequencePruning {
     return this.pruned.heads(layer).map((head, j): FedHead => {
       const length = (views[j]?.keys.length ?? 0) / head.cache.headDim;
       const firstSlot = head.length - length;
-      const view = { keys: NONE, tailKeys: NONE, values: NONE, mask: NONE };
+      const view = { keys: NONE, values: NONE, mask: NONE };
       return { view, positions: head.positions.subarray(firstSlot), firstSlot };
     });
   }
