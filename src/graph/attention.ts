@@ -132,7 +132,7 @@ export class VariantCodes {
 /** How often a variant is picked: one stream that decodes, and prompts, before all others. */
 function weightOf(variant: AttentionVariant): number {
   if (variant.kind === 'none' || variant.kind === 'skip' || variant.signal !== 'none') return 0.01;
-  if (variant.kind === 'decode') return variant.slots === 1 ? 10 : 1;
+  if (variant.kind === 'decode') return variant.slots === 1 ? 20 : 1;
   return variant.kind === 'tile' ? 5 : 0.01;
 }
 

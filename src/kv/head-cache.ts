@@ -230,7 +230,10 @@ export class HeadCache {
   }
 }
 
-/** Copies columns `column..column + headDim - 1` of every row. A plain loop: one `set` per row costs more than the row. */
+/** Below this dimension a loop over a row's elements takes less time than a view of them. */
+const SHORT_ROW = 32;
+
+/** Copies columns `column..column + headDim - 1` of every row. */
 function copyColumns(
   target: Float32Array,
   offset: number,
@@ -241,7 +244,9 @@ function copyColumns(
 ): void {
   let to = offset;
   for (let from = column; from < rows.length; from += width) {
-    for (let i = from; i < from + headDim; i++) target[to++] = rows[i] ?? 0;
+    if (headDim >= SHORT_ROW) target.set(rows.subarray(from, from + headDim), to);
+    else for (let i = 0; i < headDim; i++) target[to + i] = rows[from + i] ?? 0;
+    to += headDim;
   }
 }
 
