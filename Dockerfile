@@ -33,5 +33,5 @@ EXPOSE 8000
 # The first start builds the model's graphs into the cache.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --start-interval=1s \
   CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.COPPICE_PORT || 8000) + '/ready').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-ENTRYPOINT ["node", "/app/dist/main.js"]
+ENTRYPOINT ["node", "--single-threaded-gc", "/app/dist/main.js"]
 CMD ["serve", "--host", "0.0.0.0"]

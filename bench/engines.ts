@@ -41,7 +41,13 @@ export function findEngines(checkpoint: string): Engines {
   });
   const openvino = path.join(files, 'openvino-int8');
   return {
-    coppice: { name: 'coppice', command: [tsx, path.join(here, 'coppice.ts')], model: checkpoint, needs: [] },
+    coppice: {
+      name: 'coppice',
+      // As the server sets it for its engine.
+      command: [tsx, '--single-threaded-gc', path.join(here, 'coppice.ts')],
+      model: checkpoint,
+      needs: [],
+    },
     openvino: {
       name: 'openvino',
       command: [python, '-B', path.join(here, 'peers', 'openvino-genai.py')],

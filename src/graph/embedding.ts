@@ -1,5 +1,6 @@
 /** Token embeddings, read row by row from disk: a run takes hidden rows, so the table need not be held in memory. */
-import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, createReadStream, openSync, readFileSync, readSync } from 'node:fs';
+import type { ReadStream } from 'node:fs';
 import { join } from 'node:path';
 import { invariant } from '../errors.ts';
 import { type Architecture, EMBEDDING } from './architecture.ts';
@@ -39,8 +40,22 @@ export function writeEmbedding(
   scalesFile.close();
 }
 
+/** Of a read that brings the table into the system's cache. */
+const WARM_BYTES = 1 << 20;
+
+/**
+ * Reads a whole file in the background and keeps nothing of it. Row by row, a long prompt's first reads of a table that
+ * the system has not cached would take seconds.
+ */
+function warm(file: string): ReadStream {
+  const stream = createReadStream(file, { highWaterMark: WARM_BYTES });
+  // Whoever needs the file says what is wrong with it.
+  return stream.on('error', () => stream.destroy()).resume();
+}
+
 export class EmbeddingTable {
   readonly #fd: number;
+  readonly #warming: ReadStream;
   /** [vocabSize] factor of each int8 row. */
   readonly #scales: Float32Array;
   readonly #hiddenSize: number;
@@ -49,6 +64,7 @@ export class EmbeddingTable {
 
   constructor(dir: string, config: { hiddenSize: number; vocabSize: number }, precision: Precision) {
     this.#fd = openSync(join(dir, ROWS_FILE), 'r');
+    this.#warming = warm(join(dir, ROWS_FILE));
     this.#scales = new Float32Array(new Uint8Array(readFileSync(join(dir, SCALES_FILE))).buffer);
     this.#hiddenSize = config.hiddenSize;
     this.#vocabSize = config.vocabSize;
@@ -82,6 +98,7 @@ export class EmbeddingTable {
   }
 
   close(): void {
+    this.#warming.destroy();
     closeSync(this.#fd);
   }
 }
