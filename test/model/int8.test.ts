@@ -24,3 +24,25 @@ it('keeps the likeliest token and the perplexity of a text', async () => {
   // Not by computing the same thing twice.
   expect(agreement).toBeLessThan(1);
 });
+
+it('keeps a row of zeros zero, and the row beside it as it is alone', async () => {
+  const { architecture, session } = await model(RECALL_DIR, 'int8');
+  const { hiddenSize } = architecture.config;
+  const { queryHeads, kvHeads, headDim } = architecture.layers[0]!.attention!;
+  const width = (queryHeads + 2 * kvHeads) * headDim;
+  const row = (values: number, length: number): number[] => Array<number>(length).fill(values);
+  const angles = (numRows: number) => ({
+    cos: new Float32Array((numRows * headDim) / 2).fill(1),
+    sin: new Float32Array((numRows * headDim) / 2),
+  });
+  const open = async (...rows: number[]): Promise<Float32Array> => {
+    const hidden = Float32Array.from(rows.flatMap((value) => row(value, hiddenSize)));
+    const common = { layer: 0, projected: null, attention: { kind: 'none' }, signal: 'none' } as const;
+    const result = await session.run({ ...common, numRows: rows.length, hidden, rope: angles(rows.length) });
+    return result.projected;
+  };
+  const both = await open(0, 0.5);
+  // The demo model's projections have no biases.
+  expect(both.subarray(0, width).every((value) => value === 0)).toBe(true);
+  expect([...both.subarray(width)]).toEqual([...(await open(0.5))]);
+});
