@@ -50,7 +50,7 @@ const WARM_BYTES = 1 << 20;
 function warm(file: string): ReadStream {
   const stream = createReadStream(file, { highWaterMark: WARM_BYTES });
   // Whoever needs the file says what is wrong with it.
-  return stream.on('error', () => stream.destroy()).resume();
+  return stream.on('error', () => undefined).resume();
 }
 
 export class EmbeddingTable {

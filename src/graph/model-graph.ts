@@ -1,7 +1,7 @@
 /**
  * The graph of a whole model. One run finishes layer l - 1 (attention, output projection, MLP) and opens layer l
- * (norm, query / key / value, RoPE); the run after the last layer gives logits. Flags pick the run, and
- * say what of it is wanted: a block left out passes its rows on.
+ * (norm, query / key / value, RoPE); the run after the last layer gives logits. Flags pick the run, and say what of it is
+ * wanted: a block left out passes its rows on.
  */
 import {
   type Architecture,
@@ -10,7 +10,8 @@ import {
   headTensor,
   layerTensors,
 } from './architecture.ts';
-import { buildAttention, cacheInputs, cacheSlots, distinctShapes, HEAD_SCALE_INPUT } from './attention.ts';
+import { buildAttention, cacheInputs, cacheSlots, HEAD_SCALE_INPUT } from './attention.ts';
+import { distinctShapes } from './attention-variants.ts';
 import type { Linear, Linears, ScaledRows } from './linear.ts';
 import { choose, GraphBuilder } from './onnx.ts';
 import type { Checkpoint } from './safetensors.ts';
@@ -253,22 +254,23 @@ function buildRun(
 ): void {
   const chosen = new GraphBuilder(graph);
   const skipped = new GraphBuilder(graph);
-  // Projected rows have a dimension in front, of size 1.
-  const ranks = [2, layer === architecture.layers.length ? 2 : 3];
-  const emitOutput = (branch: GraphBuilder, value: string, rank = 2): void => {
-    const dims = Array.from({ length: rank }, () => graph.uniqueName('dim'));
-    branch.output(value, 'float', dims);
-  };
-  const empty = (branch: GraphBuilder, rank = 2): string =>
-    branch.initializer(new Float32Array(0), Array<number>(rank).fill(0));
-  new LayerBuilder(chosen, architecture, sources).run(layer, attention).forEach((value, i) => {
-    emitOutput(chosen, value === null ? empty(chosen, ranks[i]) : chosen.produced(value), ranks[i]);
-    emitOutput(skipped, empty(skipped, ranks[i]), ranks[i]);
-  });
+  const values = new LayerBuilder(chosen, architecture, sources).run(layer, attention);
   const { hidden, projected } = runOutputs(layer);
+  const outputs = [
+    { name: hidden, rank: 2 },
+    // Projected rows have a dimension in front, of size 1.
+    { name: projected, rank: layer === architecture.layers.length ? 2 : 3 },
+  ];
+  outputs.forEach(({ name, rank }, i) => {
+    const dims = (): string[] => Array.from({ length: rank }, () => graph.uniqueName('dim'));
+    const empty = (branch: GraphBuilder): string =>
+      branch.initializer(new Float32Array(0), Array<number>(rank).fill(0));
+    const value = values[i] ?? null;
+    chosen.output(value === null ? empty(chosen) : chosen.produced(value), 'float', dims());
+    skipped.output(empty(skipped), 'float', dims());
+    graph.output(name, 'float', dims());
+  });
   graph.nodeTo([hidden, projected], 'If', [condition], { then_branch: chosen, else_branch: skipped });
-  emitOutput(graph, hidden, ranks[0]);
-  emitOutput(graph, projected, ranks[1]);
 }
 
 function declareInputs(graph: GraphBuilder, architecture: Architecture): void {

@@ -2,16 +2,14 @@
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { AppError, errorMessage, invariant } from '../errors.ts';
 import type { AttentionShape } from './architecture.ts';
+import { cacheInputs, HEAD_SCALE_INPUT } from './attention.ts';
 import {
   type AttentionVariant,
-  attentionVariants,
-  cacheInputs,
   decodeSizes,
   distinctShapes,
-  HEAD_SCALE_INPUT,
   type Signal,
-  VariantCodes,
-} from './attention.ts';
+  VariantTable,
+} from './attention-variants.ts';
 import type { CompiledModel } from './compile.ts';
 import { PART_INPUTS, runOutputs, RUNS_INPUT, SIGNAL_OUTPUT, WHOLE_INPUT } from './model-graph.ts';
 import { mayProductsSaturate } from './processor.ts';
@@ -152,9 +150,8 @@ export class ModelSession {
   readonly #runner: Runner;
   /** One entry of zeros: what an empty decode slot attends to. */
   readonly #emptySlot: Tensor;
-  readonly #codes: VariantCodes;
-  /** By code, the scalar that picks a variant of attention. */
-  readonly #scalars: readonly Tensor[];
+  /** The scalar that picks each variant of attention. */
+  readonly #variants: VariantTable<Tensor>;
   /** By layer, the flags that pick its run. */
   readonly #runs: readonly Tensor[];
 
@@ -166,12 +163,11 @@ export class ModelSession {
     this.#runner = runnerOf(session);
     this.#emptySlot = this.#entries(new Float32Array(this.#headDim));
     this.decodeSizes = decodeSizes(shapes);
-    this.#codes = new VariantCodes(shapes);
-    this.#scalars = attentionVariants(shapes).map((_, code) => scalar(code));
+    this.#variants = new VariantTable(shapes, scalar);
     const numRuns = this.#numLayers + 1;
-    this.#runs = Array.from({ length: numRuns }, (_, layer) => {
-      return flags(...Array.from({ length: numRuns }, (__, run) => run === layer));
-    });
+    this.#runs = Array.from({ length: numRuns }, (_, layer) =>
+      flags(...Array.from({ length: numRuns }, (__, run) => run === layer)),
+    );
   }
 
   /** @throws AppError `startup` when the graph cannot be loaded */
@@ -222,10 +218,9 @@ export class ModelSession {
     const masks = new Map<Float32Array, Tensor>();
     attention.heads.forEach((view, j) => {
       const names = cacheInputs(0, j);
-      const keys = this.#entries(view.keys);
-      feeds[names.keys] = keys;
+      feeds[names.keys] = this.#entries(view.keys);
       feeds[names.values] = this.#entries(view.values);
-      const maskedFrom = (keys.dims[0] ?? 0) - view.mask.length / numRows;
+      const maskedFrom = view.keys.length / this.#headDim - view.mask.length / numRows;
       feeds[names.maskedFrom] = new Tensor('int64', BigInt64Array.of(BigInt(maskedFrom)), [1]);
       const mask = masks.get(view.mask) ?? matrix(view.mask, numRows);
       masks.set(view.mask, mask);
@@ -235,10 +230,11 @@ export class ModelSession {
 
   async run(run: LayerRun): Promise<LayerResult> {
     const { layer, numRows, attention } = run;
-    const code = this.#codes.of(variantOf(attention, run.signal));
+    const runs = this.#runs[layer];
+    invariant(runs !== undefined, `run ${layer} of ${this.#runs.length}`);
     const feeds: Record<string, Tensor> = {
-      [RUNS_INPUT]: this.#runs[layer] ?? NO,
-      attention: this.#scalars[code] ?? NO,
+      [RUNS_INPUT]: runs,
+      attention: this.#variants.get(variantOf(attention, run.signal)),
       ...partFeeds(run.parts ?? ALL_PARTS),
       hidden: matrix(run.hidden, numRows),
     };

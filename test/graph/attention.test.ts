@@ -2,14 +2,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { AttentionShape } from '../../src/graph/architecture.ts';
+import { cacheInputs, cacheSlots } from '../../src/graph/attention.ts';
 import {
   attentionVariants,
-  cacheInputs,
-  cacheSlots,
   decodeSizes,
   distinctShapes,
-  VariantCodes,
-} from '../../src/graph/attention.ts';
+  VariantTable,
+} from '../../src/graph/attention-variants.ts';
 
 const shape: fc.Arbitrary<AttentionShape> = fc
   .record({ kvHeads: fc.integer({ min: 1, max: 64 }), group: fc.integer({ min: 1, max: 4 }) })
@@ -30,9 +29,9 @@ describe('attention codes', () => {
     fc.assert(
       fc.property(layers, (list) => {
         const shapes = distinctShapes(list);
-        const codes = new VariantCodes(shapes);
+        const codes = new VariantTable(shapes, (code) => code);
         const variants = attentionVariants(shapes);
-        expect(variants.map((variant) => codes.of(structuredClone(variant)))).toEqual(
+        expect(variants.map((variant) => codes.get(structuredClone(variant)))).toEqual(
           variants.map((_, i) => i),
         );
         const numCommon = shapes.length * (decodeSizes(shapes).length + 1);
@@ -46,11 +45,11 @@ describe('attention codes', () => {
 
   it('do not exist for what the graph cannot report', () => {
     const one = { queryHeads: 2, kvHeads: 1, headDim: 8 };
-    const codes = new VariantCodes([one]);
-    expect(() => codes.of({ kind: 'decode', shape: one, slots: 1, signal: 'columnSums' })).toThrow(
+    const codes = new VariantTable([one], (code) => code);
+    expect(() => codes.get({ kind: 'decode', shape: one, slots: 1, signal: 'columnSums' })).toThrow(
       'columnSums',
     );
-    expect(() => codes.of({ kind: 'skip', shape: { ...one, headDim: 16 } })).toThrow('skip');
+    expect(() => codes.get({ kind: 'skip', shape: { ...one, headDim: 16 } })).toThrow('skip');
   });
 });
 

@@ -1,5 +1,5 @@
 /** Runs some rows of a pruned sequence through parts of a layer. */
-import type { Signal } from '../../graph/attention.ts';
+import type { Signal } from '../../graph/attention-variants.ts';
 import type { AttentionFeed, LayerResult } from '../../graph/session.ts';
 import type { Model } from '../model.ts';
 import type { RowBatch } from './row-batch.ts';
