@@ -13,7 +13,7 @@ export const LARGEST_STEP = 256;
 
 /**
  * Slots to hold for `numEntries`. Depends on nothing but the number, so what a sequence occupies does not depend on
- * how it got there. Steps grow from 64 to 256 entries: growing is rare, and at most a quarter (or 64) is idle.
+ * how it got there (but for {@link HeadCache.drop}). Steps grow from 64 to 256 entries: growing is rare, and at most a quarter (or 64) is idle.
  */
 function roundEntries(numEntries: number): number {
   const step = numEntries < 512 ? 64 : numEntries < 1024 ? 128 : LARGEST_STEP;
@@ -174,6 +174,13 @@ export class HeadCache {
     }
     this.#length = numKept;
     this.shrink();
+  }
+
+  /** Evicts one slot and keeps its memory for the entry that comes next: a window slides without resizing anything. */
+  drop(slot: number): void {
+    invariant(slot >= 0 && slot < this.#length, `dropped slot ${slot} of ${this.#length}`);
+    this.#move(slot, slot + 1, this.#length);
+    this.#length--;
   }
 
   /** Appends the first `numEntries` of `source`. Room must have been reserved. */

@@ -94,6 +94,16 @@ export class PrunedHead {
     this.#checkOrder();
   }
 
+  /** As {@link HeadCache.drop}. */
+  drop(slot: number): void {
+    this.cache.drop(slot);
+    this.#positions.copyWithin(slot, slot + 1, this.#length);
+    this.#scores?.copyWithin(slot, slot + 1, this.#length);
+    this.#length--;
+    this.#scores?.fill(0, this.#length);
+    this.#checkOrder();
+  }
+
   /** Forgets the newest entries, as if they had never been there. */
   truncate(length: number): void {
     this.#numAppended -= this.#length - length;

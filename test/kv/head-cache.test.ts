@@ -48,7 +48,7 @@ function headWith(entries: readonly number[], pool = new BytePool(1e9)): HeadCac
 
 type Operation =
   | { readonly type: 'append' | 'reserve'; readonly head: number; readonly numEntries: number }
-  | { readonly type: 'truncate' | 'fork'; readonly head: number; readonly share: number }
+  | { readonly type: 'truncate' | 'fork' | 'drop'; readonly head: number; readonly share: number }
   | { readonly type: 'keep'; readonly head: number; readonly seed: readonly boolean[] }
   | { readonly type: 'free'; readonly head: number };
 
@@ -60,6 +60,7 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ type: fc.constant('reserve' as const), head, numEntries }) },
   { weight: 2, arbitrary: fc.record({ type: fc.constant('truncate' as const), head, share }) },
   { weight: 1, arbitrary: fc.record({ type: fc.constant('fork' as const), head, share }) },
+  { weight: 2, arbitrary: fc.record({ type: fc.constant('drop' as const), head, share }) },
   {
     weight: 2,
     arbitrary: fc.record({
@@ -100,6 +101,15 @@ function apply(all: Modelled[], op: Operation, pool: BytePool, nextEntry: number
       const indices = range(one.entries.length).filter((i) => op.seed[i % op.seed.length]);
       one.entries = indices.map((i) => one.entries[i]!);
       one.head.keep(Int32Array.from(indices));
+      return;
+    }
+    case 'drop': {
+      const { bytes } = one.head;
+      const slot = Math.min(Math.floor(op.share * one.entries.length), one.entries.length - 1);
+      if (slot < 0) return;
+      one.entries = one.entries.filter((_, i) => i !== slot);
+      one.head.drop(slot);
+      expect(one.head.bytes).toBe(bytes);
       return;
     }
     case 'fork': {

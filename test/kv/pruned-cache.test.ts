@@ -71,7 +71,7 @@ function expectAlike({ head, entries, numAppended }: Pair, keepsScores: boolean)
 type Action =
   | { readonly type: 'append'; readonly positions: readonly number[] }
   | { readonly type: 'keep'; readonly share: number; readonly seed: number }
-  | { readonly type: 'truncate'; readonly share: number }
+  | { readonly type: 'truncate' | 'drop'; readonly share: number }
   | { readonly type: 'score'; readonly value: number }
   | { readonly type: 'reset' }
   | { readonly type: 'clone' };
@@ -93,6 +93,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
   },
   { weight: 4, arbitrary: fc.record({ type: fc.constant('keep' as const), share, seed: fc.nat() }) },
   { weight: 2, arbitrary: fc.record({ type: fc.constant('truncate' as const), share }) },
+  { weight: 2, arbitrary: fc.record({ type: fc.constant('drop' as const), share }) },
   {
     weight: 3,
     arbitrary: fc.record({ type: fc.constant('score' as const), value: fc.integer({ min: 1, max: 9 }) }),
@@ -116,6 +117,11 @@ function perform(pair: Pair, step: Action): Pair | null {
     head.truncate(length);
     pair.numAppended -= entries.length - length;
     entries.length = length;
+  } else if (step.type === 'drop') {
+    if (entries.length === 0) return null;
+    const slot = Math.min(Math.floor(step.share * entries.length), entries.length - 1);
+    head.drop(slot);
+    entries.splice(slot, 1);
   } else if (step.type === 'score') {
     const isScored = head.scores.length > 0;
     head.scores.forEach((score, i) => (head.scores[i] = score + step.value * i));

@@ -32,8 +32,33 @@ function sees(row: number, entry: number, { streaming, window, selected }: Visib
   return streaming === null || entry < streaming.sink || row - entry <= streaming.recent;
 }
 
+function isAscending(positions: Int32Array): boolean {
+  return positions.every((position, i) => i === 0 || position > (positions[i - 1] ?? 0));
+}
+
+/** As {@link buildMask} for ascending entries, if nothing was selected: what a row does not see are a few runs of them. */
+function buildWindowMask(
+  rows: Int32Array,
+  entries: Int32Array,
+  { streaming, window }: Visibility,
+): Float32Array {
+  const width = entries.length;
+  const mask = new Float32Array(rows.length * width);
+  const numSinks = streaming === null ? 0 : lowerBound(entries, streaming.sink);
+  rows.forEach((row, i) => {
+    const hide = (from: number, to: number): void => {
+      if (from < to) mask.fill(HIDDEN, i * width + from, i * width + to);
+    };
+    if (window !== null) hide(0, lowerBound(entries, row - window + 1));
+    if (streaming !== null) hide(numSinks, lowerBound(entries, row - streaming.recent));
+    hide(lowerBound(entries, row + 1), width);
+  });
+  return mask;
+}
+
 /** [rows, entries] */
 function buildMask(rows: Int32Array, entries: Int32Array, visibility: Visibility): Float32Array {
+  if (visibility.selected === null && isAscending(entries)) return buildWindowMask(rows, entries, visibility);
   const mask = new Float32Array(rows.length * entries.length);
   let at = 0;
   for (const row of rows) {

@@ -281,6 +281,16 @@ const NONE = new Float32Array(0);
 
 function keepWindow(head: PrunedHead, sink: number, oldest: number): void {
   const { positions } = head;
+  // Decoding slides the window by one.
+  const numSinks = head.isAscending ? lowerBound(positions, sink) : 0;
+  const isOutside = (slot: number): boolean => {
+    const position = positions[slot] ?? Infinity;
+    return position >= sink && position < oldest;
+  };
+  if (head.isAscending && !isOutside(numSinks + 1)) {
+    if (isOutside(numSinks)) head.drop(numSinks);
+    return;
+  }
   let numKept = 0;
   const kept = new Int32Array(positions.length);
   positions.forEach((position, slot) => {
