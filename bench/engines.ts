@@ -44,7 +44,7 @@ export function findEngines(checkpoint: string): Engines {
     coppice: {
       name: 'coppice',
       // As the server sets it for its engine.
-      command: [tsx, '--single-threaded-gc', path.join(here, 'coppice.ts')],
+      command: [tsx, '--single-threaded-gc', '--no-incremental-marking', path.join(here, 'coppice.ts')],
       model: checkpoint,
       needs: [],
     },
