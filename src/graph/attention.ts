@@ -10,7 +10,7 @@ import {
   type Signal,
   weightOf,
 } from './attention-variants.ts';
-import { type Case, type GraphBuilder, select } from './onnx.ts';
+import { type Case, choose, type GraphBuilder, select } from './onnx.ts';
 
 /** KV heads that the graph has cache inputs for, and in how many slots. A tile takes the first. */
 export function cacheSlots(shapes: readonly AttentionShape[]): { heads: number; slots: number } {
@@ -33,6 +33,8 @@ export function cacheInputs(slot: number, head: number) {
     mask: `mask_${at}`,
     /** Tile only, [1] int64: the first entry that the mask is for. */
     maskedFrom: `masked_from_${at}`,
+    /** Tile only, [1] bool: whether the mask is for all entries. */
+    maskedWhole: `masked_whole_${at}`,
   };
 }
 
@@ -149,6 +151,32 @@ function masked(
   return graph.node('TensorScatter', [all, graph.node('Add', [tail, mask]), starts], { axis: 2 });
 }
 
+/**
+ * Attention of one KV head, [group, M, D], and its probabilities if they are wanted: what leaves a branch cannot be
+ * written in place. A mask for the last columns is added to those alone, one for all columns to all of them: taking
+ * a part out and putting it back costs more than adding to the rest, where that is as little as a streaming head's sinks.
+ */
+function tileHead(
+  graph: GraphBuilder,
+  query: string,
+  names: ReturnType<typeof cacheInputs>,
+  { headDim, group, isHeard }: { readonly headDim: number; readonly group: number; readonly isHeard: boolean },
+): string[] {
+  const attend =
+    (hide: (g: GraphBuilder, all: string) => string) =>
+    (g: GraphBuilder): string[] => {
+      const p = g.node('Softmax', [hide(g, scores(g, query, names.keys, headDim))], { axis: -1 });
+      const attention = g.node('MatMul', [p, names.values]);
+      return isHeard ? [attention, p] : [attention];
+    };
+  const ways = [
+    attend((g, all) => g.node('Add', [all, names.mask])),
+    attend((g, all) => masked(g, all, names, group)),
+  ] as const;
+  const outputs = ['attended', 'probabilities'].map((name) => ({ name, rank: 3 }));
+  return choose(graph, names.maskedWhole, ways, outputs.slice(0, isHeard ? 2 : 1));
+}
+
 /** Query rows [M, queryHeads * headDim] -> attention of the same shape. */
 function tileCase(graph: GraphBuilder, variant: TileVariant): string[] {
   const { shape } = variant;
@@ -158,17 +186,12 @@ function tileCase(graph: GraphBuilder, variant: TileVariant): string[] {
   const rows = graph.reshape(queryRows(graph, shape), [-1, queryHeads, headDim]);
   const byHead = graph.node('Transpose', [rows], { perm: [1, 0, 2] });
   const probabilities: string[] = [];
-  const outputs = graph.split(byHead, Array<number>(kvHeads).fill(group), 0).map((query, j) => {
-    const names = cacheInputs(0, j);
-    const all = scores(
-      graph,
-      graph.shaped(query, 'float', [group, 'tile_rows', headDim]),
-      names.keys,
-      headDim,
-    );
-    const p = graph.node('Softmax', [masked(graph, all, names, group)], { axis: -1 });
-    probabilities.push(p);
-    return graph.node('MatMul', [p, names.values]);
+  const outputs = graph.split(byHead, Array<number>(kvHeads).fill(group), 0).map((part, j) => {
+    const query = graph.shaped(part, 'float', [group, 'tile_rows', headDim]);
+    const isHeard = variant.signal !== 'none';
+    const [attended = '', p] = tileHead(graph, query, cacheInputs(0, j), { headDim, group, isHeard });
+    if (p !== undefined) probabilities.push(p);
+    return attended;
   });
   const merged = graph.concat(outputs, 0);
   const scale = (): string => graph.reshape(HEAD_SCALE_INPUT, [queryHeads, 1, 1]);

@@ -294,6 +294,7 @@ function declareInputs(graph: GraphBuilder, architecture: Architecture): void {
       if (slot > 0) continue;
       graph.input(names.mask, 'float', [`${names.mask}_rows`, `${names.mask}_columns`]);
       graph.input(names.maskedFrom, 'int64', [1]);
+      graph.input(names.maskedWhole, 'bool', [1]);
     }
   }
 }

@@ -222,6 +222,7 @@ export class ModelSession {
       feeds[names.values] = this.#entries(view.values);
       const maskedFrom = view.keys.length / this.#headDim - view.mask.length / numRows;
       feeds[names.maskedFrom] = new Tensor('int64', BigInt64Array.of(BigInt(maskedFrom)), [1]);
+      feeds[names.maskedWhole] = maskedFrom === 0 ? YES : NO;
       const mask = masks.get(view.mask) ?? matrix(view.mask, numRows);
       masks.set(view.mask, mask);
       feeds[names.mask] = mask;

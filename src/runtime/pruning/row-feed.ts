@@ -77,19 +77,27 @@ interface Masked {
   readonly mask: Float32Array;
 }
 
-function isShifted(a: Int32Array, b: Int32Array, shift: number): boolean {
-  return a.length === b.length && a.every((value, i) => value === (b[i] ?? 0) + shift);
+/** Whether a is b with every number moved on, but for those below `fixed`, which are the same in both. */
+function isShifted(a: Int32Array, b: Int32Array, shift: number, fixed = 0): boolean {
+  if (a.length !== b.length) return false;
+  return a.every((value, i) => {
+    const other = b[i] ?? 0;
+    return value < fixed || other < fixed ? value === other : value === other + shift;
+  });
 }
 
 function fits(known: Masked, rows: Int32Array, entries: Int32Array, visibility: Visibility): boolean {
   const { streaming, window, selected } = visibility;
   if (known.visibility.streaming !== streaming || known.visibility.window !== window) return false;
   if (known.visibility.selected !== selected) return false;
-  const shift = (rows[0] ?? 0) - (known.rows[0] ?? 0);
+  const [first = 0, knownFirst = 0] = [rows[0], known.rows[0]];
+  const shift = first - knownFirst;
   const sink = streaming?.sink ?? 0;
-  const mayShift = selected === null && (entries[0] ?? 0) >= sink && (known.entries[0] ?? 0) >= sink;
+  // Sinks stay where they are, and every row behind them sees them, unless a window ends before them.
+  const mayShift =
+    selected === null && Math.min(first, knownFirst) >= sink && (window === null || streaming === null);
   if (shift !== 0 && !mayShift) return false;
-  return isShifted(rows, known.rows, shift) && isShifted(entries, known.entries, shift);
+  return isShifted(rows, known.rows, shift) && isShifted(entries, known.entries, shift, sink);
 }
 
 /** The last mask that was built: it nearly always serves the other heads, the other layers and the next tile, too. */
@@ -117,13 +125,14 @@ function joined(a: Float32Array, b: Float32Array): Float32Array {
   return both;
 }
 
-/** Copies of the sinks, which every row sees, and of the window's entries, which the mask is for. */
+/** Copies of the sinks and of the window's entries. */
 function sinksAndWindow(
   head: PrunedHead,
+  rows: Int32Array,
+  visibility: Visibility,
   numSinks: number,
   from: number,
   end: number,
-  mask: Float32Array,
 ): FedHead {
   const { cache, positions } = head;
   const seen = new Int32Array(numSinks + end - from);
@@ -132,7 +141,7 @@ function sinksAndWindow(
   const view = {
     keys: joined(cache.keys(0, numSinks), cache.keys(from, end)),
     values: joined(cache.values(0, numSinks), cache.values(from, end)),
-    mask,
+    mask: maskOf(rows, seen, visibility),
   };
   return { view, positions: seen, firstSlot: null };
 }
@@ -152,14 +161,7 @@ export function feedRows(head: PrunedHead, rows: Int32Array, visibility: Visibil
   const from = lowerBound(positions, oldest);
   if (streaming !== null && window === null) {
     const numSinks = lowerBound(positions, streaming.sink);
-    if (from > numSinks)
-      return sinksAndWindow(
-        head,
-        numSinks,
-        from,
-        end,
-        maskOf(rows, positions.subarray(from, end), visibility),
-      );
+    if (from > numSinks) return sinksAndWindow(head, rows, visibility, numSinks, from, end);
     return contiguous(head, 0, end, maskOf(rows, positions.subarray(0, end), visibility));
   }
   if (streaming !== null || window !== null) {

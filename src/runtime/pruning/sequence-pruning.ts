@@ -300,11 +300,13 @@ function keepWindow(head: PrunedHead, sink: number, oldest: number): void {
 }
 
 function visibilities({ kv }: ActivePolicies, model: Model): Visibility[][] {
+  // One rule for all heads: masks are known again by it.
+  const rule = kv?.kind === 'split' ? { sink: kv.sink, recent: kv.recent } : null;
   return model.architecture.layers.map(({ attention, window }, layer) =>
     Array.from({ length: attention?.kvHeads ?? 0 }, (_, head): Visibility => {
       const streams = kv?.kind === 'split' && kv.streaming[layer]?.[head] === true;
       return {
-        streaming: streams ? { sink: kv.sink, recent: kv.recent } : null,
+        streaming: streams ? rule : null,
         window: window ?? null,
         selected: null,
       };
