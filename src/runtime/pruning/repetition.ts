@@ -2,14 +2,20 @@
  * KVzip's scoring (arXiv 2505.23416): the prompt is read once more, in chunks, and each cache entry is worth the most
  * that any repeated row attends to it. A repeated row sees the first tokens, its chunk's entries and the repetition so
  * far, nothing else. Unlike the authors' code no instruction goes before the repetition: policies speak no language.
+ *
+ * Repeated rows stand behind the whole prompt, whatever their chunk, and a layer with a sliding window shows them no more
+ * than any row there could see. If that is not their whole chunk, they see just what the window holds, the prompt's end
+ * and the repetition so far, as in the authors' code. That does not score such layers. Here what the window leaves out
+ * gets nothing, and no later token can see it either; what it holds is worth what it gets, as everywhere.
  */
+import { invariant } from '../../errors.ts';
 import type { AttentionFeed } from '../../graph/session.ts';
-import { lowerBound, type PrunedHead } from '../../kv/pruned-cache.ts';
+import { lowerBound, type PrunedHead, range } from '../../kv/pruned-cache.ts';
 import { causalMask } from '../attention-feed.ts';
 import type { Model } from '../model.ts';
 import type { Job } from '../prefill-lane.ts';
-import type { RowBatch } from './row-batch.ts';
-import { tilesOf } from './row-batch.ts';
+import { type RowBatch, tilesOf } from './row-batch.ts';
+import { maskOf } from './row-feed.ts';
 import type { SequencePruning } from './sequence-pruning.ts';
 
 /** Tokens that are repeated at a time. */
@@ -28,19 +34,16 @@ export interface Repetition {
 /** What it takes of a sequence whose caches hold the prompt: scores are kept in its heads. */
 export type RepeatedSequence = Pick<SequencePruning, 'pruned' | 'policies' | 'headScale'>;
 
-/** What the repeated rows of a chunk see of one head: entries of the cache, and behind them their own so far. */
+/** What the repeated rows of a chunk may see of one head: entries of the cache, and behind them their own. */
 interface SeenEntries {
-  /** [sinks + chunk + repeated, headDim] */
+  /** [entries, headDim] */
   readonly keys: Float32Array;
   readonly values: Float32Array;
-  readonly numSinks: number;
-  /** Of the chunk's entries in the cache. */
-  readonly firstSlot: number;
-  readonly numChunk: number;
+  /** [entries], ascending */
+  readonly positions: Int32Array;
+  /** Of the entries of the cache. */
+  readonly slots: Int32Array;
 }
-
-const EMPTY = new Float32Array(0);
-const NOTHING_SEEN: SeenEntries = { keys: EMPTY, values: EMPTY, numSinks: 0, firstSlot: 0, numChunk: 0 };
 
 /** Adds the maxima to the scores of the sequence's heads. Changes no cache. */
 export function* repeatPrompt(
@@ -122,7 +125,7 @@ class RepeatedChunk {
         open: !isLast && plan?.attention[layer] !== false,
       },
     });
-    if (feed !== null) this.#score(layer - 1, result.signal);
+    if (feed !== null) this.#score(layer - 1, tile, result.signal);
     tile.hidden = result.hidden;
     tile.projected = result.projected;
     if (result.projected.length > 0) this.#keep(layer, result.projected, tile);
@@ -132,31 +135,54 @@ class RepeatedChunk {
   #feed(layer: number, tile: RowBatch): AttentionFeed | null {
     const shape = this.#model.architecture.layers[layer]?.attention;
     if (shape == null || this.#pruning.policies.layers?.attention[layer] === false) return null;
-    const numRows = tile.positions.length;
-    const numBefore = (tile.positions[0] ?? 0) - this.#span.end;
-    const heads = this.#finishing.map(({ keys, values, numSinks, numChunk }) => {
-      const end = (numSinks + numChunk + numBefore + numRows) * shape.headDim;
-      return { keys: keys.subarray(0, end), values: values.subarray(0, end), mask: causalMask(numRows) };
+    const heads = this.#finishing.map((seen) => {
+      const { from, to } = this.#reach(layer, seen, tile);
+      const entries = (all: Float32Array): Float32Array =>
+        all.subarray(from * shape.headDim, to * shape.headDim);
+      const mask = this.#mask(layer, tile, seen.positions.subarray(from, to));
+      return { keys: entries(seen.keys), values: entries(seen.values), mask };
     });
     return { kind: 'tile', shape, heads, headScale: this.#pruning.headScale(layer) };
   }
 
+  #window(layer: number): number | null {
+    return this.#model.architecture.layers[layer]?.window ?? null;
+  }
+
+  /** What any row of the tile sees. */
+  #reach(layer: number, { positions }: SeenEntries, tile: RowBatch): { from: number; to: number } {
+    const [first = 0, last = 0] = [tile.positions[0], tile.positions.at(-1)];
+    const window = this.#window(layer);
+    return {
+      from: window === null ? 0 : lowerBound(positions, first - window + 1),
+      to: lowerBound(positions, last + 1),
+    };
+  }
+
+  /** For the last of these entries, or all. */
+  #mask(layer: number, { positions: rows }: RowBatch, entries: Int32Array): Float32Array {
+    const window = this.#window(layer);
+    const isCut = window !== null && (rows.at(-1) ?? 0) - (entries[0] ?? 0) >= window;
+    return isCut
+      ? maskOf(rows, entries, { streaming: null, window, selected: null })
+      : causalMask(rows.length);
+  }
+
   /** The most that any row of the tile gave to each entry that was there before the repetition. */
-  #score(layer: number, signal: Float32Array): void {
+  #score(layer: number, tile: RowBatch, signal: Float32Array): void {
     const shape = this.#model.architecture.layers[layer]?.attention;
     if (shape == null) return;
-    const group = shape.queryHeads / shape.kvHeads;
-    const numSeen = this.#finishing.reduce((sum, { numSinks, numChunk }) => sum + numSinks + numChunk, 0);
-    const numOwn = (signal.length / group - numSeen) / shape.kvHeads;
     let at = 0;
     this.#pruning.pruned.heads(layer).forEach(({ scores }, j) => {
-      const { numSinks, firstSlot, numChunk } = this.#finishing[j] ?? NOTHING_SEEN;
-      for (let query = 0; query < group; query++) {
-        for (let i = 0; i < numSinks + numChunk; i++) {
-          const slot = i < numSinks ? i : firstSlot + i - numSinks;
-          scores[slot] = Math.max(scores[slot] ?? 0, signal[at++] ?? 0);
+      const seen = this.#finishing[j];
+      invariant(seen !== undefined, 'what a layer fed was gathered when it was opened');
+      const { from, to } = this.#reach(layer, seen, tile);
+      for (let query = 0; query < shape.queryHeads / shape.kvHeads; query++) {
+        for (let i = from; i < to; i++) {
+          const value = signal[at++] ?? 0;
+          const slot = seen.slots[i];
+          if (slot !== undefined) scores[slot] = Math.max(scores[slot] ?? 0, value);
         }
-        at += numOwn;
       }
     });
   }
@@ -166,40 +192,50 @@ class RepeatedChunk {
     const shape = this.#model.architecture.layers[layer]?.attention;
     if (shape == null) return;
     const { queryHeads, kvHeads, headDim } = shape;
-    const numRows = tile.positions.length;
-    const width = projected.length / numRows;
-    const numBefore = (tile.positions[0] ?? 0) - this.#span.end;
+    const width = projected.length / tile.positions.length;
     this.#pruning.pruned.heads(layer).forEach((head, j) => {
-      const { keys, values, numSinks, numChunk } = (this.#opening[j] ??= this.#see(head));
-      const start = (numSinks + numChunk + numBefore) * headDim;
-      for (let row = 0; row < numRows; row++) {
+      const { keys, values, positions } = (this.#opening[j] ??= this.#see(layer, head));
+      const start = lowerBound(positions, tile.positions[0] ?? 0);
+      for (let row = 0; row < tile.positions.length; row++) {
         const column = (index: number): Float32Array =>
           projected.subarray(row * width + index * headDim, row * width + (index + 1) * headDim);
-        keys.set(column(queryHeads + j), start + row * headDim);
-        values.set(column(queryHeads + kvHeads + j), start + row * headDim);
+        keys.set(column(queryHeads + j), (start + row) * headDim);
+        values.set(column(queryHeads + kvHeads + j), (start + row) * headDim);
       }
     });
   }
 
-  /** What the chunk's rows see of a head, with room behind it for the repetition. */
-  #see({ cache, positions }: PrunedHead): SeenEntries {
-    const { from, to } = this.#span;
+  /** What the chunk's rows may see of a head, with room behind it for the repetition. */
+  #see(layer: number, { cache, positions }: PrunedHead): SeenEntries {
+    const { from, to, end } = this.#span;
     const { headDim } = cache;
-    const numSinks = lowerBound(positions, Math.min(NUM_SINKS, from));
-    const firstSlot = lowerBound(positions, from);
-    const numChunk = lowerBound(positions, to) - firstSlot;
+    const oldest = end + 1 - (this.#window(layer) ?? Infinity);
+    const seesChunk = oldest <= from;
+    const numSinks = seesChunk ? lowerBound(positions, Math.min(NUM_SINKS, from)) : 0;
+    const firstSlot = lowerBound(positions, Math.max(from, oldest));
+    const endSlot = lowerBound(positions, seesChunk ? to : end);
+    const slots = joined(range(0, numSinks), range(firstSlot, endSlot));
     const gather = (entries: (begin: number, end: number) => Float32Array): Float32Array => {
-      const all = new Float32Array((numSinks + numChunk + to - from) * headDim);
+      const all = new Float32Array((slots.length + to - from) * headDim);
       all.set(entries(0, numSinks));
-      all.set(entries(firstSlot, firstSlot + numChunk), numSinks * headDim);
+      all.set(entries(firstSlot, endSlot), numSinks * headDim);
       return all;
     };
     return {
       keys: gather((begin, end) => cache.keys(begin, end)),
       values: gather((begin, end) => cache.values(begin, end)),
-      numSinks,
-      firstSlot,
-      numChunk,
+      positions: joined(
+        slots.map((slot) => positions[slot] ?? 0),
+        range(end, end + to - from),
+      ),
+      slots,
     };
   }
+}
+
+function joined(a: Int32Array, b: Int32Array): Int32Array {
+  const both = new Int32Array(a.length + b.length);
+  both.set(a);
+  both.set(b, a.length);
+  return both;
 }

@@ -103,7 +103,7 @@ function fits(known: Masked, rows: Int32Array, entries: Int32Array, visibility: 
 /** The last mask that was built: it nearly always serves the other heads, the other layers and the next tile, too. */
 let last: Masked | null = null;
 
-function maskOf(rows: Int32Array, entries: Int32Array, visibility: Visibility): Float32Array {
+export function maskOf(rows: Int32Array, entries: Int32Array, visibility: Visibility): Float32Array {
   if (last === null || !fits(last, rows, entries, visibility)) {
     const mask = buildMask(rows, entries, visibility);
     last = { rows: rows.slice(), entries: entries.slice(), visibility, mask };
