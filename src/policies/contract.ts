@@ -71,7 +71,10 @@ export interface TokenPolicy {
 
 // ---- kv: which cache entries does each head keep or read?
 
-/** The entries of one KV head, ascending by position, when some of them are to be evicted. */
+/**
+ * The entries of one KV head, ascending by position, when some of them are to be evicted; in a layer with a sliding
+ * window only those that a later token can see: the others go in any case.
+ */
 export interface HeadEntries {
   readonly layer: number;
   readonly numLayers: number;
