@@ -1,18 +1,31 @@
 /** Mean and covariance of a sequence's queries before RoPE, and the attention that they let expect (arXiv 2510.00636). */
 import { invariant } from '../../errors.ts';
 import type { Model } from '../model.ts';
-import { addOuter, quadraticForms, unrotate } from './query-statistics.kernel.ts';
+import {
+  addMoments,
+  addSoftmax,
+  interleave,
+  paddedDim,
+  quadraticForms,
+  unrotate,
+} from './query-statistics.kernel.ts';
 
 /** Beyond so many rows, only one in `STRIDE` is added, with so much weight: the estimate is good enough by then. */
 const MAX_DENSE_ROWS = 512;
 const STRIDE = 16;
 
+/** `dim` is the head's dimension, padded. */
 interface HeadStatistics {
-  weight: number;
-  /** [headDim] */
+  /** [dim] */
   readonly sum: Float64Array;
-  /** [headDim, headDim], the lower triangle. */
+  /** [dim, dim], the lower triangle. */
   readonly products: Float64Array;
+}
+
+interface LayerStatistics {
+  weight: number;
+  /** One item a query head. */
+  readonly heads: readonly HeadStatistics[];
 }
 
 export interface Horizon {
@@ -28,8 +41,7 @@ export class QueryStatistics {
   readonly #model: Model;
   /** Rows at positions below are left out: what attends to the beginning of a text is unlike the rest. */
   readonly #skip: number;
-  /** By layer: one item a query head. */
-  readonly #layers = new Map<number, HeadStatistics[]>();
+  readonly #layers = new Map<number, LayerStatistics>();
 
   constructor(model: Model, skip: number) {
     this.#model = model;
@@ -38,11 +50,9 @@ export class QueryStatistics {
 
   clone(): QueryStatistics {
     const copy = new QueryStatistics(this.#model, this.#skip);
-    for (const [layer, heads] of this.#layers) {
-      copy.#layers.set(
-        layer,
-        heads.map(({ weight, sum, products }) => ({ weight, sum: sum.slice(), products: products.slice() })),
-      );
+    for (const [layer, { weight, heads }] of this.#layers) {
+      const copies = heads.map(({ sum, products }) => ({ sum: sum.slice(), products: products.slice() }));
+      copy.#layers.set(layer, { weight, heads: copies });
     }
     return copy;
   }
@@ -53,29 +63,40 @@ export class QueryStatistics {
     if (attention == null) return;
     const { queryHeads, headDim } = attention;
     const width = projected.length / positions.length;
-    let heads = this.#layers.get(layer);
-    if (heads === undefined) {
-      heads = Array.from({ length: queryHeads }, () => ({
-        weight: 0,
-        sum: new Float64Array(headDim),
-        products: new Float64Array(headDim * headDim),
-      }));
-      this.#layers.set(layer, heads);
+    const dim = paddedDim(headDim);
+    const statistics = this.#layers.get(layer) ?? {
+      weight: 0,
+      heads: Array.from({ length: queryHeads }, () => ({
+        sum: new Float64Array(dim),
+        products: new Float64Array(dim * dim),
+      })),
+    };
+    this.#layers.set(layer, statistics);
+    for (const { rows, weight } of this.#sample(positions, statistics.weight)) {
+      if (rows.length === 0) continue;
+      statistics.weight += rows.length * weight;
+      const rotation = rope === true ? this.#model.rope.rows(rows.map((row) => positions[row] ?? 0)) : null;
+      statistics.heads.forEach(({ sum, products }, h) => {
+        const blocks = interleave(projected, { width, start: h * headDim, headDim }, rows);
+        if (rotation !== null) unrotate(blocks, headDim, rotation, rows.length);
+        addMoments(sum, products, blocks, weight);
+      });
     }
-    const query = new Float32Array(headDim);
-    for (const [row, position] of positions.entries()) {
-      const isDense = (heads[0]?.weight ?? 0) < MAX_DENSE_ROWS;
-      if (position < this.#skip || (!isDense && position % STRIDE !== 0)) continue;
-      const weight = isDense ? 1 : STRIDE;
-      const angles = rope === true ? this.#model.rope.range(position, position + 1) : null;
-      for (const [h, head] of heads.entries()) {
-        const start = row * width + h * headDim;
-        query.set(projected.subarray(start, start + headDim));
-        if (angles !== null) unrotate(query, angles.cos, angles.sin);
-        head.weight += weight;
-        addOuter(head.sum, head.products, query, weight);
-      }
-    }
+  }
+
+  /** The rows that count, and how much each of them does; `weight` = that of all rows before. */
+  #sample(positions: Int32Array, weight: number): { rows: Int32Array; weight: number }[] {
+    const dense: number[] = [];
+    const sparse: number[] = [];
+    positions.forEach((position, row) => {
+      if (position < this.#skip) return;
+      if (weight + dense.length < MAX_DENSE_ROWS) dense.push(row);
+      else if (position % STRIDE === 0) sparse.push(row);
+    });
+    return [
+      { rows: Int32Array.from(dense), weight: 1 },
+      { rows: Int32Array.from(sparse), weight: STRIDE },
+    ];
   }
 
   /** As the policies' contract says, for the keys [n, headDim] of one KV head. */
@@ -88,12 +109,14 @@ export class QueryStatistics {
     const skipped = Math.min(horizon.skip, numEntries);
     const rotation = rope === true ? this.#meanRotation(horizon) : null;
     const expected = new Float32Array(numEntries);
-    for (let query = kvHead * group; query < (kvHead + 1) * group; query++) {
-      const head = this.#layers.get(layer)?.[query];
-      if (head === undefined || head.weight === 0) continue;
-      const { mean, covariance } = moments(head, headDim);
+    const statistics = this.#layers.get(layer);
+    if (statistics === undefined || statistics.weight === 0) return expected;
+    const columns = { width: headDim, start: 0, headDim };
+    const blocks = interleave(keys.subarray(skipped * headDim), columns, null);
+    for (const head of statistics.heads.slice(kvHead * group, (kvHead + 1) * group)) {
+      const { mean, covariance } = moments(head, statistics.weight, headDim);
       if (rotation !== null) turn(mean, covariance, rotation);
-      const logits = quadraticForms(keys.subarray(skipped * headDim), mean, covariance);
+      const logits = quadraticForms(blocks, numEntries - skipped, mean, covariance);
       addSoftmax(expected.subarray(skipped), logits, 1 / group);
     }
     return expected;
@@ -113,12 +136,13 @@ export class QueryStatistics {
   }
 }
 
-function moments({ weight, sum, products }: HeadStatistics, headDim: number) {
-  const mean = sum.map((value) => value / weight);
+function moments({ sum, products }: HeadStatistics, weight: number, headDim: number) {
+  const dim = sum.length;
+  const mean = sum.subarray(0, headDim).map((value) => value / weight);
   const covariance = new Float64Array(headDim * headDim);
   for (let i = 0; i < headDim; i++) {
     for (let j = 0; j <= i; j++) {
-      const value = (products[i * headDim + j] ?? 0) / weight - (mean[i] ?? 0) * (mean[j] ?? 0);
+      const value = (products[i * dim + j] ?? 0) / weight - (mean[i] ?? 0) * (mean[j] ?? 0);
       covariance[i * headDim + j] = covariance[j * headDim + i] = value;
     }
   }
@@ -145,12 +169,4 @@ function turn(
   rotate(mean, 0, 1);
   for (let column = 0; column < headDim; column++) rotate(covariance, column, headDim);
   for (let row = 0; row < headDim; row++) rotate(covariance, row * headDim, 1);
-}
-
-function addSoftmax(into: Float32Array, logits: Float32Array, share: number): void {
-  const top = logits.reduce((a, b) => Math.max(a, b), -Infinity);
-  const total = logits.reduce((sum, logit) => sum + Math.exp(logit - top), 0);
-  logits.forEach((logit, i) => {
-    into[i] = (into[i] ?? 0) + (share * Math.exp(logit - top)) / total;
-  });
 }
