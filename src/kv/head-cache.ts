@@ -3,7 +3,7 @@ import { invariant } from '../errors.ts';
 import type { BytePool } from './byte-pool.ts';
 
 /** Memory is committed and returned in whole pages; counting anything finer would not be what is resident. */
-const PAGE_BYTES = 4096;
+export const PAGE_BYTES = 4096;
 
 /** K and V. */
 const ARRAYS = 2;

@@ -1,5 +1,6 @@
-/** K and V of one sequence: every KV head of every layer, grown and freed together. */
+/** All that one sequence holds of the pool: every KV head of every layer, and its auxiliary cache. */
 import { invariant } from '../errors.ts';
+import { AuxCache } from './aux-cache.ts';
 import type { BytePool } from './byte-pool.ts';
 import { entryBytes, HeadCache, headBytes } from './head-cache.ts';
 
@@ -15,15 +16,20 @@ export function bytesFor(shape: KvShape, numEntries: number): number {
 export class SequenceCache {
   readonly shape: KvShape;
   readonly maxEntries: number;
+  readonly aux: AuxCache;
   readonly #pool: BytePool;
+  readonly #hiddenSize: number;
   readonly #layers: readonly (readonly HeadCache[])[];
   readonly #heads: readonly HeadCache[];
   #freed = false;
 
-  constructor(pool: BytePool, shape: KvShape, maxEntries: number) {
+  /** `hiddenSize` = elements of a row in the auxiliary cache; not needed where none is put. */
+  constructor(pool: BytePool, shape: KvShape, maxEntries: number, hiddenSize = 0) {
     this.#pool = pool;
+    this.#hiddenSize = hiddenSize;
     this.shape = shape;
     this.maxEntries = maxEntries;
+    this.aux = new AuxCache(pool, hiddenSize, maxEntries);
     this.#layers = shape.map(({ kvHeads, headDim }) =>
       Array.from({ length: kvHeads }, () => new HeadCache(pool, headDim, maxEntries)),
     );
@@ -39,7 +45,7 @@ export class SequenceCache {
 
   /** Resident bytes, equal to what the pool counts for this sequence. */
   get bytes(): number {
-    return this.#heads.reduce((sum, head) => sum + head.bytes, 0);
+    return this.#heads.reduce((sum, head) => sum + head.bytes, this.aux.bytes);
   }
 
   /** Slots in use, over all layers and heads. */
@@ -47,14 +53,14 @@ export class SequenceCache {
     return this.#heads.reduce((sum, head) => sum + head.length, 0);
   }
 
-  /** Bytes of the slots in use: what {@link bytes} is before it is rounded to whole pages. */
+  /** Bytes of the slots in use: what the heads' part of {@link bytes} is before it is rounded to whole pages. */
   get entryBytes(): number {
     return this.#heads.reduce((sum, head) => sum + head.length * entryBytes(head.headDim), 0);
   }
 
   /** Buffers that hold memory, as the pool counts them. */
   get numBuffers(): number {
-    return 2 * this.#heads.filter((head) => head.capacity > 0).length;
+    return 2 * this.#heads.filter((head) => head.capacity > 0).length + this.aux.numBuffers;
   }
 
   /** True when every head holds exactly `numEntries`: nothing was pruned and no layer is behind. */
@@ -70,6 +76,12 @@ export class SequenceCache {
     this.#assertLive();
     const heads = layer === undefined ? this.#heads : this.heads(layer);
     return heads.every((head) => head.reserve(head.length + count));
+  }
+
+  /** As {@link AuxCache.reserve}. */
+  reserveAux(layer: number, numRows: number): boolean {
+    this.#assertLive();
+    return this.aux.reserve(layer, numRows);
   }
 
   /** Makes room for `numEntries` in every head. False, and nothing changed, when there is no memory. */
@@ -97,7 +109,8 @@ export class SequenceCache {
 
   /**
    * A copy of the first `numEntries` of every head (none may hold fewer); without a number, of all entries of
-   * every head, whatever its length. Null, and nothing taken, when there is no memory.
+   * every head, whatever its length. Either way with all of the auxiliary cache. Null, and nothing taken, when there
+   * is no memory.
    */
   fork(numEntries?: number): SequenceCache | null {
     this.#assertLive();
@@ -108,11 +121,11 @@ export class SequenceCache {
     });
     const neededBytes = this.#heads.reduce(
       (sum, { headDim }, i) => sum + headBytes(headDim, lengths[i] ?? 0),
-      0,
+      this.aux.bytes,
     );
     if (neededBytes > this.#pool.freeBytes) return null;
-    const copy = new SequenceCache(this.#pool, this.shape, this.maxEntries);
-    if (!copy.#heads.every((head, i) => head.reserve(lengths[i] ?? 0))) {
+    const copy = new SequenceCache(this.#pool, this.shape, this.maxEntries, this.#hiddenSize);
+    if (!copy.#heads.every((head, i) => head.reserve(lengths[i] ?? 0)) || !copy.aux.copyFrom(this.aux)) {
       copy.free();
       return null;
     }
@@ -124,6 +137,7 @@ export class SequenceCache {
   free(): void {
     if (this.#freed) return;
     for (const head of this.#heads) head.free();
+    this.aux.free();
     this.#freed = true;
   }
 

@@ -256,8 +256,7 @@ export class InferenceEngine {
       },
     };
     if (pruning === null) return lane;
-    const reserve = (layer: number, numRows: number): boolean => this.#room.forRows(sequence, layer, numRows);
-    return { ...lane, pruning, reserve };
+    return { ...lane, pruning, ...this.#room.forRows(sequence) };
   }
 
   #scorePrompt(sequence: Sequence, position: number, logits: Float32Array): void {
@@ -320,8 +319,8 @@ export class InferenceEngine {
   async #decodeSolo(sequence: Sequence): Promise<Float32Array[]> {
     const { pruning, nextId, numComputed } = sequence;
     invariant(pruning !== null, 'only pruned sequences decode alone');
-    const reserve = (layer: number, numRows: number): boolean => this.#room.forRows(sequence, layer, numRows);
-    const logits = await soloStep(this.#model, { tokenId: nextId, position: numComputed, pruning, reserve });
+    const row = { tokenId: nextId, position: numComputed, pruning, ...this.#room.forRows(sequence) };
+    const logits = await soloStep(this.#model, row);
     return logits === null ? [] : [logits];
   }
 

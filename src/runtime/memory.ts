@@ -1,5 +1,6 @@
-/** The engine's KV memory: gives sequences their caches, takes them back, and keeps what later prompts may reuse. */
+/** The engine's KV memory, auxiliary caches included: gives sequences their caches, takes them back, and keeps what later prompts may reuse. */
 import { AppError } from '../errors.ts';
+import { auxBytes } from '../kv/aux-cache.ts';
 import { BytePool } from '../kv/byte-pool.ts';
 import { LARGEST_STEP } from '../kv/head-cache.ts';
 import { checkIntegrity } from '../kv/integrity.ts';
@@ -42,11 +43,13 @@ export class Memory {
   readonly #model: Model;
   readonly #shape: KvShape;
   readonly #contextLength: number;
+  readonly #hiddenSize: number;
 
   constructor(model: Model, options: MemoryOptions) {
     this.#model = model;
     this.#shape = model.kvShape;
     this.#contextLength = model.info.contextLength;
+    this.#hiddenSize = model.architecture.config.hiddenSize;
     this.#pool = new BytePool(options.kvMaxBytes);
     this.#prefix = new PrefixCache(this.#pool, Math.min(options.prefixCacheMaxBytes, options.kvMaxBytes));
   }
@@ -93,6 +96,12 @@ export class Memory {
     return grow() || (this.#prefix.evict(bytesFor(this.#shape, numRows + LARGEST_STEP)) > 0 && grow());
   }
 
+  /** Makes room for `numRows` more rows that stop after a layer. False if there is none. */
+  reserveAux(cache: SequenceCache, numRows: number, layer: number): boolean {
+    const grow = (): boolean => cache.reserveAux(layer, numRows);
+    return grow() || (this.#prefix.evict(auxBytes(this.#hiddenSize, numRows)) > 0 && grow());
+  }
+
   /**
    * Gives a waiting sequence a cache, with what is kept of its beginning or what one of the others has computed of it;
    * unpruned, with room for all its tokens.
@@ -103,7 +112,7 @@ export class Memory {
     // Wait until enough is free beside what the prefix cache could give up.
     if (needed > this.#pool.freeBytes + this.#prefix.bytes) return false;
     const hit = this.#takePrefix(sequence, others);
-    const cache = hit?.cache ?? new SequenceCache(this.#pool, this.#shapeFor(request), this.#contextLength);
+    const cache = hit?.cache ?? this.#empty(request);
     const start = hit?.length ?? 0;
     if (request.policies !== null) {
       sequence.pruning = new SequencePruning(request.policies, this.#model, cache, start);
@@ -118,9 +127,10 @@ export class Memory {
   }
 
   /** A layer whose attention is left out holds no cache. */
-  #shapeFor({ policies }: LiveRequest): KvShape {
+  #empty({ policies }: LiveRequest): SequenceCache {
     const runs = policies?.layers?.attention;
-    return this.#shape.map((layer, i) => (runs?.[i] === false ? { ...layer, kvHeads: 0 } : layer));
+    const shape = this.#shape.map((layer, i) => (runs?.[i] === false ? { ...layer, kvHeads: 0 } : layer));
+    return new SequenceCache(this.#pool, shape, this.#contextLength, this.#hiddenSize);
   }
 
   #takePrefix({ request, ids, prefillEnd }: Sequence, others: readonly Sequence[]): PrefixHit | null {

@@ -192,7 +192,10 @@ export interface ModelInfo {
   readonly shape: ModelShape;
 }
 
-/** What running sequences hold in heads that nothing prunes, in those of a split, and in those with evicted entries. */
+/**
+ * What running sequences hold in heads that nothing prunes, in those of a split, and in those with missing entries;
+ * auxiliary caches count as `pruned`.
+ */
 export interface KvBytesByKind {
   readonly dense: number;
   readonly retrieval: number;

@@ -1,7 +1,9 @@
 /** Places and memory of running sequences: who gets some, and from whom it is taken when there is none. */
 import { invariant } from '../errors.ts';
+import type { SequenceCache } from '../kv/sequence-cache.ts';
 import type { Memory } from './memory.ts';
 import type { PrefillSchedule } from './prefill-schedule.ts';
+import type { RowRoom } from './pruning/pruned-lane.ts';
 import type { Scheduler } from './scheduler.ts';
 import type { Sequence } from './sequence.ts';
 
@@ -60,11 +62,16 @@ export class Room {
     return decoding.filter((sequence) => sequence.cache !== null);
   }
 
-  /** Room for rows of a pruned sequence in one layer. False if the sequence had to go itself. */
-  forRows(sequence: Sequence, layer: number, numRows: number): boolean {
-    const { cache } = sequence;
-    if (cache === null) return false;
-    return this.#preemptUntil(sequence, () => this.#memory.reserveMore(cache, numRows, layer));
+  /** Room for rows of a pruned sequence, layer by layer, for as long as it need not go itself. */
+  forRows(sequence: Sequence): RowRoom {
+    const grow = (reserve: (cache: SequenceCache) => boolean): boolean => {
+      const { cache } = sequence;
+      return cache !== null && this.#preemptUntil(sequence, () => reserve(cache));
+    };
+    return {
+      reserve: (layer, numRows) => grow((cache) => this.#memory.reserveMore(cache, numRows, layer)),
+      reserveAux: (layer, numRows) => grow((cache) => this.#memory.reserveAux(cache, numRows, layer)),
+    };
   }
 
   /** A copy of what is computed and a place for a further choice. False, and perhaps a copy, if there is no room. */

@@ -53,7 +53,7 @@ export function addEngineMetrics(registry: Registry, models: Models): void {
     addGauge(registry, models, gauge);
   new Gauge({
     name: 'coppice_kv_bytes',
-    help: 'Bytes of KV that running choices hold: in heads left alone, of either kind of a split, or evicted from.',
+    help: 'Bytes of KV that running choices hold: in heads left alone, of either kind of a split, or pruned (with what waits to come back).',
     labelNames: ['model_name', 'kind'],
     registers: [registry],
     collect() {

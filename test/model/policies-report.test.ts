@@ -7,7 +7,7 @@ import type { Model } from '../../src/runtime/model.ts';
 import type { KvReport } from '../../src/runtime/protocol.ts';
 import { argmax } from './drive.ts';
 import { modelLoader } from './fixture.ts';
-import { PrunedRun } from './pruned-drive.ts';
+import { PrunedRun, roomIn } from './pruned-drive.ts';
 import { EngineRun, makeIds, makeRequest, STORIES } from './support/engine.ts';
 import { CASES, choiceOf, GQA, LAST_OF_EACH, policiesOf, withPattern } from './support/policies.ts';
 
@@ -21,7 +21,7 @@ const load = modelLoader();
 /** Counted head by head. */
 function count(run: PrunedRun): { entries: number; bytes: number; resident: number } {
   const { shape } = run.cache;
-  let [entries, bytes, resident] = [0, 0, 0];
+  let [entries, bytes, resident] = [0, 0, run.cache.aux.bytes];
   run.lengths.forEach((heads, layer) => {
     const { headDim } = shape[layer]!;
     for (const [head, length] of heads.entries()) {
@@ -46,7 +46,7 @@ async function prefillWatched(model: Model, run: PrunedRun, ids: readonly number
     logits: 'last' as const,
     onLogits: (_: number, values: Float32Array) => (logits = values.slice()),
     pruning: run.pruning,
-    reserve: (layer: number, numRows: number) => run.cache.reserveMore(numRows, layer),
+    ...roomIn(run.cache),
   };
   const pass = new PrefillPass(model, [request], TILE_ROWS);
   while (await pass.step()) most = Math.max(most, run.cache.entryBytes);

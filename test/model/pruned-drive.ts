@@ -5,24 +5,34 @@ import type { ActivePolicies, AliveTokens } from '../../src/policies/index.ts';
 import { decodeStep } from '../../src/runtime/decode.ts';
 import type { Model } from '../../src/runtime/model.ts';
 import { PrefillPass } from '../../src/runtime/prefill.ts';
+import type { RowRoom } from '../../src/runtime/pruning/pruned-lane.ts';
 import { SequencePruning } from '../../src/runtime/pruning/sequence-pruning.ts';
 import { soloStep } from '../../src/runtime/pruning/solo-decode.ts';
 import { TILE_ROWS } from './drive.ts';
 
+/** What a sequence alone in its pool has. */
+export function roomIn(cache: SequenceCache): RowRoom {
+  return {
+    reserve: (layer, numRows) => cache.reserveMore(numRows, layer),
+    reserveAux: (layer, numRows) => cache.reserveAux(layer, numRows),
+  };
+}
+
 export class PrunedRun {
   readonly pruning: SequencePruning;
   readonly cache: SequenceCache;
+  readonly pool: BytePool;
   readonly #model: Model;
   numComputed = 0;
 
   constructor(model: Model, policies: Partial<ActivePolicies>, maxEntries = 1024) {
     this.#model = model;
-    this.cache = new SequenceCache(new BytePool(2 ** 30), model.kvShape, maxEntries);
+    this.pool = new BytePool(2 ** 30);
+    const { hiddenSize } = model.architecture.config;
+    this.cache = new SequenceCache(this.pool, model.kvShape, maxEntries, hiddenSize);
     const all = { tokens: null, kv: null, layers: null, ...policies };
     this.pruning = new SequencePruning(all, model, this.cache, 0);
   }
-
-  #reserve = (layer: number, numRows: number): boolean => this.cache.reserveMore(numRows, layer);
 
   /** The next tokens of the prompt, as one pass. @returns logits [vocabSize] of every row, or of the last one */
   async prefill(
@@ -38,7 +48,7 @@ export class PrunedRun {
       logits,
       onLogits: (_row: number, values: Float32Array) => rows.push(values.slice()),
       pruning: this.pruning,
-      reserve: this.#reserve,
+      ...roomIn(this.cache),
     };
     const pass = new PrefillPass(this.#model, [request], tileRows);
     while (await pass.step());
@@ -51,7 +61,7 @@ export class PrunedRun {
     const position = this.numComputed++;
     const { pruning, cache } = this;
     if (pruning.decodeGroup === null)
-      return (await soloStep(this.#model, { tokenId, position, pruning, reserve: this.#reserve }))!.slice();
+      return (await soloStep(this.#model, { tokenId, position, pruning, ...roomIn(cache) }))!.slice();
     cache.reserveMore(1);
     const [logits] = await decodeStep(this.#model, [{ tokenId, position, cache, pruning }]);
     return logits!.slice();

@@ -1,4 +1,5 @@
 /** An upper bound of the memory that a pruned sequence will need: what admission goes by. */
+import { auxBytes } from '../../kv/aux-cache.ts';
 import { headBytes } from '../../kv/head-cache.ts';
 import { type ActivePolicies, keptEntries } from '../../policies/index.ts';
 import type { Model } from '../model.ts';
@@ -23,6 +24,25 @@ function tokensByLayer(
     counts.push(isForGood ? entered : numTokens);
   }
   return counts;
+}
+
+/**
+ * Of rows that wait to be computed again. A token waits after one layer at most, and those that one step selects for
+ * the last stage wait nowhere: the others may all have come up to it, or be anywhere before.
+ */
+function waitingBytes({ tokens }: ActivePolicies, model: Model, numTokens: number): number {
+  if (tokens?.revives !== true) return 0;
+  let alive = numTokens;
+  let numStages = 0;
+  for (let layer = 0; layer < model.numLayers - 1; layer++) {
+    const budget = tokens.budget(layer, alive, numTokens);
+    if (budget === null) continue;
+    alive = budget;
+    numStages++;
+  }
+  if (alive === numTokens) return 0;
+  const { hiddenSize } = model.architecture.config;
+  return auxBytes(hiddenSize, numTokens - alive) + (numStages - 1) * auxBytes(hiddenSize, 1);
 }
 
 /** Entries that a head keeps of `numEntries` once its layer is done. */
@@ -60,5 +80,6 @@ export function peakBytes(policies: ActivePolicies, model: Model, extent: Extent
     }
     passing.push(extra);
   });
-  return bytes + OPEN_LAYERS * Math.max(0, ...passing);
+  const waiting = waitingBytes(policies, model, promptTokens + newTokens);
+  return bytes + OPEN_LAYERS * Math.max(0, ...passing) + waiting;
 }

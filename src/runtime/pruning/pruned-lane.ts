@@ -8,10 +8,16 @@ import { repeatPrompt } from './repetition.ts';
 import { complement, mergeRows, type RowBatch, takeRows, tilesOf } from './row-batch.ts';
 import type { Observation, SequencePruning } from './sequence-pruning.ts';
 
-export interface PrunedRequest extends PrefillRequest {
-  readonly pruning: SequencePruning;
+/** Where a pruned sequence's rows find room. */
+export interface RowRoom {
   /** Makes room for `numRows` more entries in all heads of a layer. False = the sequence has lost its cache instead. */
   readonly reserve: (layer: number, numRows: number) => boolean;
+  /** The same for rows that stop after a layer, in the auxiliary cache. */
+  readonly reserveAux: (layer: number, numRows: number) => boolean;
+}
+
+export interface PrunedRequest extends PrefillRequest, RowRoom {
+  readonly pruning: SequencePruning;
 }
 
 const NOTHING: Observation = { scores: false, importance: false };
@@ -165,11 +171,10 @@ export class PrunedLane implements PrefillLane {
 
   /** Keeps where the rows that leave have come to, for decode steps that want them back. */
   #save(layer: number, left: RowBatch): void {
-    const { tokens } = this.#pruning;
-    const width = left.positions.length === 0 ? 0 : left.hidden.length / left.positions.length;
-    left.positions.forEach((position, row) =>
-      tokens?.aux.put(layer, position, left.hidden.subarray(row * width, (row + 1) * width)),
-    );
+    if (this.dropped) return;
+    if (this.#request.reserveAux(layer, left.positions.length))
+      this.#pruning.aux.put(layer, left.positions, left.hidden);
+    else this.dropped = true;
   }
 
   /** The last row's attention at layer - 1. */

@@ -1,5 +1,6 @@
 /** The live pruning of one sequence: its policies, which entries its cache holds, what was observed, what to report. */
 import type { HeadView } from '../../graph/session.ts';
+import type { AuxCache } from '../../kv/aux-cache.ts';
 import { entryBytes } from '../../kv/head-cache.ts';
 import { lowerBound, PrunedCache, type PrunedHead } from '../../kv/pruned-cache.ts';
 import type { SequenceCache } from '../../kv/sequence-cache.ts';
@@ -75,6 +76,11 @@ export class SequencePruning {
     return new SequencePruning(this.policies, this.#model, cache, 0, this);
   }
 
+  /** Hidden states of the tokens that left at a stage. */
+  get aux(): AuxCache {
+    return this.pruned.cache.aux;
+  }
+
   /** Sequences of the same group may share decode runs; null = this one needs runs of its own. */
   get decodeGroup(): string | null {
     const { tokens, layers } = this.policies;
@@ -116,6 +122,7 @@ export class SequencePruning {
   /** Adds the resident bytes of this sequence to those of each kind. */
   addBytes(kinds: { retrieval: number; streaming: number; pruned: number }): void {
     const { kv } = this.policies;
+    kinds.pruned += this.aux.bytes;
     this.pruned.all.forEach((heads, layer) => {
       heads.forEach(({ cache }, j) => {
         const isStreaming = kv?.kind === 'split' && kv.streaming[layer]?.[j] === true;
@@ -238,7 +245,7 @@ export class SequencePruning {
     const streaming = kv?.kind === 'split' ? kv.streaming.flat().filter(Boolean).length : null;
     this.notePeak();
     return {
-      tokens: this.tokens?.report() ?? null,
+      tokens: this.tokens?.report(this.aux.rowBytes) ?? null,
       kv:
         kv === null
           ? null

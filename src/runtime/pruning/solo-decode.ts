@@ -5,16 +5,15 @@
 import { invariant } from '../../errors.ts';
 import type { Model } from '../model.ts';
 import { type PartialResult, type PartialRun, runRows } from './layer-run.ts';
-import { mergeRows, type RowBatch, takeRows, tilesOf } from './row-batch.ts';
+import type { RowRoom } from './pruned-lane.ts';
+import { complement, mergeRows, type RowBatch, takeRows, tilesOf } from './row-batch.ts';
 import type { SequencePruning } from './sequence-pruning.ts';
 import type { TokenState } from './token-state.ts';
 
-export interface SoloRow {
+export interface SoloRow extends RowRoom {
   readonly tokenId: number;
   readonly position: number;
   readonly pruning: SequencePruning;
-  /** Makes room for more entries in all heads of a layer. False = the sequence has lost its cache instead. */
-  readonly reserve: (layer: number, numRows: number) => boolean;
 }
 
 const NONE = new Float32Array(0);
@@ -54,7 +53,11 @@ export async function soloStep(model: Model, row: SoloRow): Promise<Float32Array
       const step: StageStep = { model, pruning, tokens, layer, budget, selected };
       const finished = await finishStage(step, rows);
       selected = select(step, position);
-      rows = await reopen(step, finished, selected);
+      const entering = exchange(step, finished, selected, row.reserveAux);
+      if (entering === null) return null;
+      const run = { layer, rows: entering, finish: 'not', open: true, phase: 'decode' } as const;
+      const { projected } = await runTiles(model, pruning, run);
+      rows = { ...entering, projected };
     }
     if (!row.reserve(layer, rows.positions.length)) return null;
     pruning.append(layer, rows.projected, rows.positions);
@@ -154,32 +157,28 @@ function select({ tokens, layer, budget, model, selected }: StageStep, position:
   return { positions, flags };
 }
 
-/** Rows that leave are saved; selected tokens that never entered this layer are fetched; all enter it together. */
-async function reopen(
-  step: StageStep,
+/**
+ * Selected tokens that never entered this layer are fetched, to enter it with the others; rows that leave are saved.
+ * @returns the rows that enter, or null if the sequence lost its cache
+ */
+function exchange(
+  { pruning: { aux }, tokens, layer }: StageStep,
   finished: RowBatch,
   { positions, flags }: Selected,
-): Promise<RowBatch> {
-  const { model, pruning, tokens, layer } = step;
-  const width = model.architecture.config.hiddenSize;
-  const going: number[] = [];
-  finished.positions.forEach((position, row) => {
-    if (flags[position] === 1) going.push(row);
-    else tokens.aux.put(layer - 1, position, finished.hidden.subarray(row * width, (row + 1) * width));
-  });
-  const revived = positions.filter((position) => tokens.aux.has(layer - 1, position));
+  reserveAux: RowRoom['reserveAux'],
+): RowBatch | null {
+  const numRows = finished.positions.length;
+  const going = Int32Array.from({ length: numRows }, (_, row) => row).filter(
+    (row) => flags[finished.positions[row] ?? 0] === 1,
+  );
+  const leaving = takeRows([finished], complement(going, numRows));
+  const revived = positions.filter((position) => aux.has(layer - 1, position));
   tokens.noteRevived(revived.length);
-  const hidden = new Float32Array(revived.length * width);
-  revived.forEach((position, row) => {
-    hidden.set(tokens.aux.take(layer - 1, position), row * width);
-  });
-  const rows = mergeRows([
-    { positions: revived, hidden, projected: NONE },
-    takeRows([finished], Int32Array.from(going)),
-  ]);
-  const run = { layer, rows, finish: 'not', open: true, phase: 'decode' } as const;
-  const { projected } = await runTiles(model, pruning, run);
-  return { ...rows, projected };
+  // First, so that the others find their room.
+  const hidden = aux.take(layer - 1, revived);
+  if (!reserveAux(layer - 1, leaving.positions.length)) return null;
+  aux.put(layer - 1, leaving.positions, leaving.hidden);
+  return mergeRows([{ positions: revived, hidden, projected: NONE }, takeRows([finished], going)]);
 }
 
 /** Only the newest row goes through the last layer and the head. */

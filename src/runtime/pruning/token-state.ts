@@ -1,14 +1,12 @@
-/** What a token policy has decided and seen for one sequence: importance, the auxiliary cache, silent heads, counts. */
+/** What a token policy has decided and seen for one sequence: importance, silent heads, counts. */
 import type { TokenPolicy } from '../../policies/index.ts';
 import type { Model } from '../model.ts';
 import type { TokensReport } from '../protocol.ts';
-import { AuxCache } from './aux-cache.ts';
 
 type Stage = TokensReport['stages'][number];
 
 export class TokenState {
   readonly policy: TokenPolicy;
-  readonly aux: AuxCache;
   readonly #model: Model;
   /** By position. */
   #importance: Float32Array;
@@ -27,7 +25,6 @@ export class TokenState {
     this.#importance = new Float32Array(start + 1024);
     const queryHeads = model.architecture.layers.map(({ attention }) => attention?.queryHeads ?? 0);
     this.#magnitudes = new Float32Array(Math.max(0, ...queryHeads));
-    this.aux = new AuxCache();
   }
 
   clone(): TokenState {
@@ -39,7 +36,6 @@ export class TokenState {
     copy.#rowsComputed = this.#rowsComputed;
     copy.#seen = this.#seen;
     copy.#revived = this.#revived;
-    copy.aux.copyFrom(this.aux);
     return copy;
   }
 
@@ -108,14 +104,15 @@ export class TokenState {
     this.#revived += numTokens;
   }
 
-  report(): TokensReport {
+  /** `auxBytes` = what the auxiliary cache holds. */
+  report(auxBytes: number): TokensReport {
     return {
       seen: this.#seen,
       stages: [...this.#stages],
       rowsComputed: this.#rowsComputed,
       layers: this.#model.numLayers,
       revived: this.#revived,
-      auxBytes: this.aux.bytes,
+      auxBytes,
     };
   }
 }
