@@ -170,13 +170,10 @@ export class AuxCache {
     return rows;
   }
 
-  /** Copies all rows of `source` into this empty cache. False, and still empty, when there is no memory. */
+  /** Copies all rows of `source`. False when there is no memory; what is copied by then remains. */
   copyFrom(source: AuxCache): boolean {
     for (const [layer, { positions, rows }] of source.#layers) {
-      if (!this.reserve(layer, positions.length)) {
-        this.free();
-        return false;
-      }
+      if (!this.reserve(layer, positions.length)) return false;
       this.put(layer, positions, rows);
     }
     return true;

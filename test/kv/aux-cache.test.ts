@@ -48,7 +48,10 @@ class Modelled {
   }
 
   fork(aux: AuxCache): Modelled | null {
-    return aux.copyFrom(this.aux) ? new Modelled(aux, this.rows.map((rows) => new Map(rows))) : null; // prettier-ignore
+    const rows = this.rows.map((own) => new Map(own));
+    if (aux.copyFrom(this.aux)) return new Modelled(aux, rows);
+    aux.free();
+    return null;
   }
 
   /** What it occupies depends on the number of rows alone. */
@@ -175,9 +178,14 @@ describe('as a part of a sequence’s cache', () => {
   });
 
   it('is copied whole or not at all', () => {
-    const pool = new BytePool(pages(6) - 1);
-    const cache = open(pool);
-    expect(cache.fork()).toBeNull();
-    expect(pool.usedBytes).toBe(cache.bytes);
+    // Heads of 2 buffers, rows in 2: the copy's heads are empty.
+    for (const pool of [new BytePool(pages(5) + pages(3) - 1), new BytePool(1e6, 5)]) {
+      const cache = open(pool);
+      cache.reserveAux(1, 1);
+      cache.aux.put(1, Int32Array.of(3), new Float32Array(64));
+      expect([cache.bytes, cache.numBuffers]).toEqual([pages(5), 4]);
+      expect(cache.fork()).toBeNull();
+      expect([pool.usedBytes, pool.usedBuffers]).toEqual([pages(5), 4]);
+    }
   });
 });
