@@ -160,7 +160,11 @@ function tileHead(
   graph: GraphBuilder,
   query: string,
   names: ReturnType<typeof cacheInputs>,
-  { headDim, group, isHeard }: { readonly headDim: number; readonly group: number; readonly isHeard: boolean },
+  {
+    headDim,
+    group,
+    isHeard,
+  }: { readonly headDim: number; readonly group: number; readonly isHeard: boolean },
 ): string[] {
   const attend =
     (hide: (g: GraphBuilder, all: string) => string) =>
