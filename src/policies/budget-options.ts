@@ -28,8 +28,16 @@ interface Defaults {
 export function evictionOptions({ sink = 4, recent = 32, interval = 128 }: Defaults = {}) {
   return {
     ...budgetOptions('keeps'),
-    sink: z.int().min(0).default(sink).describe('first tokens, always kept, inside the budget'),
-    recent: z.int().min(0).default(recent).describe('last tokens, always kept, inside the budget'),
+    sink: z
+      .int()
+      .min(0)
+      .default(sink)
+      .describe('first tokens, kept while any token can see them, inside the budget'),
+    recent: z
+      .int()
+      .min(0)
+      .default(recent)
+      .describe('last tokens, kept while any token can see them, inside the budget'),
     interval: z
       .int()
       .min(1)

@@ -1,4 +1,7 @@
-/** The engine's KV memory, auxiliary caches included: gives sequences their caches, takes them back, and keeps what later prompts may reuse. */
+/**
+ * The engine's KV memory, auxiliary caches included: gives sequences their caches, takes them back, and keeps what later
+ * prompts may reuse.
+ */
 import { AppError } from '../errors.ts';
 import { auxBytes } from '../kv/aux-cache.ts';
 import { BytePool } from '../kv/byte-pool.ts';

@@ -8,7 +8,11 @@ import { topEntries } from '../selection.ts';
 const options = z
   .strictObject({
     ...evictionOptions(),
-    sink: z.int().min(1).default(4).describe('first tokens, always kept, inside the budget'),
+    sink: z
+      .int()
+      .min(1)
+      .default(4)
+      .describe('first tokens, kept while any token can see them, inside the budget'),
   })
   .omit({ interval: true })
   .superRefine(checkBudget);
