@@ -1,7 +1,7 @@
 /** The auxiliary cache of a sequence: hidden states of pruned tokens, at the layer where they stopped. */
 import { invariant } from '../errors.ts';
 import type { BytePool } from './byte-pool.ts';
-import { PAGE_BYTES } from './head-cache.ts';
+import { tryResize, wholePages } from './pages.ts';
 
 /** Rows by which a layer grows: of common hidden sizes they make whole pages. */
 const STEP_ROWS = 16;
@@ -11,8 +11,7 @@ const STEP_ROWS = 16;
  * n - 1 steps more.
  */
 export function auxBytes(rowSize: number, numRows: number): number {
-  const stepBytes =
-    Math.ceil((STEP_ROWS * rowSize * Float32Array.BYTES_PER_ELEMENT) / PAGE_BYTES) * PAGE_BYTES;
+  const stepBytes = wholePages(STEP_ROWS * rowSize * Float32Array.BYTES_PER_ELEMENT);
   return Math.ceil(numRows / STEP_ROWS) * stepBytes;
 }
 
@@ -57,13 +56,7 @@ class AuxRows {
 
   /** False, and the size as before, when the system refuses. */
   resize(bytes: number): boolean {
-    try {
-      this.#buffer.resize(bytes);
-      return true;
-    } catch (error) {
-      if (error instanceof RangeError) return false;
-      throw error;
-    }
+    return tryResize(this.#buffer, bytes);
   }
 
   push(positions: Int32Array, rows: Float32Array): void {

@@ -1,9 +1,7 @@
 /** K and V of one KV head: two arrays that grow and shrink in place. */
 import { invariant } from '../errors.ts';
 import type { BytePool } from './byte-pool.ts';
-
-/** Memory is committed and returned in whole pages; counting anything finer would not be what is resident. */
-export const PAGE_BYTES = 4096;
+import { tryResize, wholePages } from './pages.ts';
 
 /** K and V. */
 const ARRAYS = 2;
@@ -13,7 +11,8 @@ export const LARGEST_STEP = 256;
 
 /**
  * Slots to hold for `numEntries`. Depends on nothing but the number, so what a sequence occupies does not depend on
- * how it got there (but for {@link HeadCache.drop}). Steps grow from 64 to 256 entries: growing is rare, and at most a quarter (or 64) is idle.
+ * how it got there (but for {@link HeadCache.drop}). Steps grow from 64 to 256 entries: growing is rare, and at most a
+ * quarter (or 64) is idle.
  */
 function roundEntries(numEntries: number): number {
   const step = numEntries < 512 ? 64 : numEntries < 1024 ? 128 : LARGEST_STEP;
@@ -22,8 +21,7 @@ function roundEntries(numEntries: number): number {
 
 /** Bytes of one array of one head, either K or V. */
 function arrayBytes(headDim: number, numEntries: number): number {
-  const bytes = roundEntries(numEntries) * headDim * Float32Array.BYTES_PER_ELEMENT;
-  return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+  return wholePages(roundEntries(numEntries) * headDim * Float32Array.BYTES_PER_ELEMENT);
 }
 
 /** Bytes of one entry, K and V. */
@@ -206,11 +204,7 @@ export class HeadCache {
   #resize(numEntries: number): boolean {
     const bytesBefore = this.#keyBuffer.byteLength;
     const bytes = arrayBytes(this.headDim, numEntries);
-    try {
-      this.#keyBuffer.resize(bytes);
-      this.#valueBuffer.resize(bytes);
-    } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
+    if (!tryResize(this.#keyBuffer, bytes) || !tryResize(this.#valueBuffer, bytes)) {
       this.#keyBuffer.resize(bytesBefore);
       return false;
     }

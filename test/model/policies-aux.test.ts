@@ -1,7 +1,7 @@
 /** The auxiliary cache is KV memory: counted, expected, refused and given back as entries are. */
 import { afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { AuxCache } from '../../src/kv/aux-cache.ts';
-import { PAGE_BYTES } from '../../src/kv/head-cache.ts';
+import { PAGE_BYTES } from '../../src/kv/pages.ts';
 import type { ActivePolicies, AliveTokens } from '../../src/policies/index.ts';
 import { Memory } from '../../src/runtime/memory.ts';
 import type { Model } from '../../src/runtime/model.ts';
