@@ -95,14 +95,17 @@ export class Memory {
 
   /** Makes room for `numRows` more entries in each head, or in those of one layer. False if there is none. */
   reserveMore(cache: SequenceCache, numRows: number, layer?: number): boolean {
-    const grow = (): boolean => cache.reserveMore(numRows, layer);
-    return grow() || (this.#prefix.evict(bytesFor(this.#shape, numRows + LARGEST_STEP)) > 0 && grow());
+    return this.#grow(bytesFor(this.#shape, numRows + LARGEST_STEP), () => cache.reserveMore(numRows, layer));
   }
 
   /** Makes room for `numRows` more rows that stop after a layer. False if there is none. */
   reserveAux(cache: SequenceCache, numRows: number, layer: number): boolean {
-    const grow = (): boolean => cache.reserveAux(layer, numRows);
-    return grow() || (this.#prefix.evict(auxBytes(this.#hiddenSize, numRows)) > 0 && grow());
+    return this.#grow(auxBytes(this.#hiddenSize, numRows), () => cache.reserveAux(layer, numRows));
+  }
+
+  /** Tries once more if kept prefixes could give up something of these bytes. */
+  #grow(bytes: number, reserve: () => boolean): boolean {
+    return reserve() || (this.#prefix.evict(bytes) > 0 && reserve());
   }
 
   /**
