@@ -4,6 +4,7 @@ import { lowerBound, type PrunedHead, range } from '../../kv/pruned-cache.ts';
 import { type EvictingPolicy, type HeadEntries, keptEntries } from '../../policies/index.ts';
 import type { Model } from '../model.ts';
 import { keySimilarities, norms } from './entry-signals.kernel.ts';
+import { firstInWindow } from './row-feed.ts';
 import type { SequencePruning } from './sequence-pruning.ts';
 
 /** The entries of a head among which the policy chooses: those from slot `from` on. */
@@ -15,8 +16,7 @@ interface Choice {
 
 /** First slot that a later token can see: what a layer's sliding window has left behind is of no use to any. */
 function firstVisible(model: Model, layer: number, { positions }: PrunedHead): number {
-  const window = model.architecture.layers[layer]?.window;
-  return window == null ? 0 : lowerBound(positions, (positions.at(-1) ?? 0) + 2 - window);
+  return firstInWindow(positions, (positions.at(-1) ?? 0) + 1, model.architecture.layers[layer]?.window);
 }
 
 function choiceOf(

@@ -14,8 +14,9 @@ import { lowerBound, type PrunedHead, range } from '../../kv/pruned-cache.ts';
 import { causalMask } from '../attention-feed.ts';
 import type { Model } from '../model.ts';
 import type { Job } from '../prefill-lane.ts';
+import { joined } from './joined.ts';
 import { type RowBatch, tilesOf } from './row-batch.ts';
-import { maskOf } from './row-feed.ts';
+import { firstInWindow, maskOf } from './row-feed.ts';
 import type { SequencePruning } from './sequence-pruning.ts';
 
 /** Tokens that are repeated at a time. */
@@ -152,9 +153,8 @@ class RepeatedChunk {
   /** What any row of the tile sees. */
   #reach(layer: number, { positions }: SeenEntries, tile: RowBatch): { from: number; to: number } {
     const [first = 0, last = 0] = [tile.positions[0], tile.positions.at(-1)];
-    const window = this.#window(layer);
     return {
-      from: window === null ? 0 : lowerBound(positions, first - window + 1),
+      from: firstInWindow(positions, first, this.#window(layer)),
       to: lowerBound(positions, last + 1),
     };
   }
@@ -231,11 +231,4 @@ class RepeatedChunk {
       slots,
     };
   }
-}
-
-function joined(a: Int32Array, b: Int32Array): Int32Array {
-  const both = new Int32Array(a.length + b.length);
-  both.set(a);
-  both.set(b, a.length);
-  return both;
 }

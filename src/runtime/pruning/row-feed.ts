@@ -2,6 +2,7 @@
 import type { TileHeadView } from '../../graph/session.ts';
 import { lowerBound, type PrunedHead } from '../../kv/pruned-cache.ts';
 import { causalMask, HIDDEN } from '../attention-feed.ts';
+import { joined } from './joined.ts';
 
 /** A streaming head's rule: a row at position i sees the entry at j iff j < sink or i - j <= recent. */
 export interface StreamingRule {
@@ -32,6 +33,11 @@ function sees(row: number, entry: number, { streaming, window, selected }: Visib
   return streaming === null || entry < streaming.sink || row - entry <= streaming.recent;
 }
 
+/** Index of the first of these ascending positions that a row sees through a sliding window; null = there is none. */
+export function firstInWindow(positions: Int32Array, row: number, window: number | null | undefined): number {
+  return window == null ? 0 : lowerBound(positions, row - window + 1);
+}
+
 function isAscending(positions: Int32Array): boolean {
   return positions.every((position, i) => i === 0 || position > (positions[i - 1] ?? 0));
 }
@@ -49,7 +55,7 @@ function buildWindowMask(
     const hide = (from: number, to: number): void => {
       if (from < to) mask.fill(HIDDEN, i * width + from, i * width + to);
     };
-    if (window !== null) hide(0, lowerBound(entries, row - window + 1));
+    hide(0, firstInWindow(entries, row, window));
     if (streaming !== null) hide(numSinks, lowerBound(entries, row - streaming.recent));
     hide(lowerBound(entries, row + 1), width);
   });
@@ -118,13 +124,6 @@ function contiguous(head: PrunedHead, from: number, end: number, mask: Float32Ar
   return { view, positions: head.positions.subarray(from, end), firstSlot: from };
 }
 
-function joined(a: Float32Array, b: Float32Array): Float32Array {
-  const both = new Float32Array(a.length + b.length);
-  both.set(a);
-  both.set(b, a.length);
-  return both;
-}
-
 /** Copies of the sinks and of the window's entries. */
 function sinksAndWindow(
   head: PrunedHead,
@@ -135,9 +134,7 @@ function sinksAndWindow(
   end: number,
 ): FedHead {
   const { cache, positions } = head;
-  const seen = new Int32Array(numSinks + end - from);
-  seen.set(positions.subarray(0, numSinks));
-  seen.set(positions.subarray(from, end), numSinks);
+  const seen = joined(positions.subarray(0, numSinks), positions.subarray(from, end));
   const view = {
     keys: joined(cache.keys(0, numSinks), cache.keys(from, end)),
     values: joined(cache.values(0, numSinks), cache.values(from, end)),

@@ -2,7 +2,7 @@
 import type { HeadView } from '../../graph/session.ts';
 import type { AuxCache } from '../../kv/aux-cache.ts';
 import { entryBytes } from '../../kv/head-cache.ts';
-import { lowerBound, PrunedCache, type PrunedHead } from '../../kv/pruned-cache.ts';
+import { PrunedCache, type PrunedHead } from '../../kv/pruned-cache.ts';
 import type { SequenceCache } from '../../kv/sequence-cache.ts';
 import type { ActivePolicies, EvictingPolicy, SplitPolicy } from '../../policies/index.ts';
 import { causalMask } from '../attention-feed.ts';
@@ -11,7 +11,7 @@ import type { PruningReport } from '../protocol.ts';
 import { BlockReader } from './block-reader.ts';
 import { evictLayer, evictModel } from './eviction.ts';
 import { QueryStatistics } from './query-statistics.ts';
-import type { FedHead, Visibility } from './row-feed.ts';
+import { type FedHead, firstInWindow, type Visibility } from './row-feed.ts';
 import { TokenState } from './token-state.ts';
 
 type Phase = 'prompt' | 'decode';
@@ -178,8 +178,7 @@ export class SequencePruning {
     const { window, attention } = this.#model.architecture.layers[layer] ?? {};
     return this.pruned.heads(layer).map((head, j) => {
       const { cache, positions } = head;
-      const oldest = window == null ? 0 : (positions.at(-1) ?? 0) - window + 1;
-      const from = oldest > 0 ? lowerBound(positions, oldest) : 0;
+      const from = firstInWindow(positions, positions.at(-1) ?? 0, window);
       if (this.#reader === null || attention == null)
         return { keys: cache.keys(from), values: cache.values(from) };
       return this.#reader.view({ layer, head: j, from, entries: cache, attention, projected, scratch });
@@ -288,22 +287,16 @@ const NONE = new Float32Array(0);
 
 function keepWindow(head: PrunedHead, sink: number, oldest: number): void {
   const { positions } = head;
-  // Decoding slides the window by one.
-  const numSinks = head.isAscending ? lowerBound(positions, sink) : 0;
-  const isOutside = (slot: number): boolean => {
-    const position = positions[slot] ?? Infinity;
-    return position >= sink && position < oldest;
-  };
-  if (head.isAscending && !isOutside(numSinks + 1)) {
-    if (isOutside(numSinks)) head.drop(numSinks);
-    return;
-  }
-  let numKept = 0;
   const kept = new Int32Array(positions.length);
+  let numKept = 0;
+  let outside = 0;
   positions.forEach((position, slot) => {
     if (position < sink || position >= oldest) kept[numKept++] = slot;
+    else outside = slot;
   });
-  if (numKept < positions.length) head.keep(kept.subarray(0, numKept));
+  // Decoding slides the window by one.
+  if (numKept === positions.length - 1) head.drop(outside);
+  else if (numKept < positions.length) head.keep(kept.subarray(0, numKept));
 }
 
 function visibilities({ kv }: ActivePolicies, model: Model): Visibility[][] {

@@ -5,6 +5,7 @@
 import { invariant } from '../../errors.ts';
 import type { Model } from '../model.ts';
 import { type PartialResult, type PartialRun, runRows } from './layer-run.ts';
+import { joined } from './joined.ts';
 import type { RowRoom } from './pruned-lane.ts';
 import { complement, mergeRows, type RowBatch, takeRows, tilesOf } from './row-batch.ts';
 import type { SequencePruning } from './sequence-pruning.ts';
@@ -90,24 +91,15 @@ async function runTiles(model: Model, pruning: SequencePruning, run: PartialRun)
   const results: PartialResult[] = [];
   for (const rows of tilesOf(run.rows, () => TILE_ROWS))
     results.push(await runRows(model, pruning, { ...run, rows }));
-  const last = results.at(-1);
-  invariant(last !== undefined, 'a step has rows');
-  if (results.length === 1) return last;
+  const [first, ...others] = results;
+  invariant(first !== undefined, 'a step has rows');
+  const last = others.at(-1) ?? first;
+  if (last === first) return first;
   return {
     ...last,
-    hidden: join(results.map(({ hidden }) => hidden)),
-    projected: join(results.map(({ projected }) => projected)),
+    hidden: joined(first.hidden, ...others.map(({ hidden }) => hidden)),
+    projected: joined(first.projected, ...others.map(({ projected }) => projected)),
   };
-}
-
-function join(parts: readonly Float32Array[]): Float32Array {
-  const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }
 
 interface StageStep {
