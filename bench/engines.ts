@@ -43,7 +43,7 @@ export function findEngines(checkpoint: string): Engines {
   return {
     coppice: {
       name: 'coppice',
-      // As the server sets it for its engine.
+      // As `npm start` and the engine's thread set them.
       command: [tsx, '--single-threaded-gc', '--no-incremental-marking', path.join(here, 'coppice.ts')],
       model: checkpoint,
       needs: [],

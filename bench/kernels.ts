@@ -9,6 +9,7 @@ import {
   paddedDim,
   quadraticForms,
 } from '../src/runtime/pruning/query-statistics.kernel.ts';
+import { median } from './prompts.ts';
 
 const { values } = parseArgs({
   options: {
@@ -71,5 +72,4 @@ for (let round = -1; round < rounds; round++) {
     if (round >= 0) times.get(name)!.push(((performance.now() - start) * 1e6) / n);
   }
 }
-for (const [name, all] of times)
-  console.log(`${name.padEnd(16)} ${all.sort((a, b) => a - b)[all.length >> 1]!.toFixed(0)} ns a row`);
+for (const [name, all] of times) console.log(`${name.padEnd(16)} ${median(all).toFixed(0)} ns a row`);

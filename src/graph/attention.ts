@@ -91,6 +91,16 @@ function queryRows(graph: GraphBuilder, { queryHeads, kvHeads, headDim }: Attent
   return graph.split('projected', [queryHeads * headDim, 2 * kvHeads * headDim], 1)[0] ?? '';
 }
 
+/** What scores [., entries] take of `values`, and their probabilities. */
+function attend(
+  graph: GraphBuilder,
+  all: string,
+  values: string,
+): [attention: string, probabilities: string] {
+  const p = graph.node('Softmax', [all], { axis: -1 });
+  return [graph.node('MatMul', [p, values]), p];
+}
+
 /**
  * Scores [group, entries] of one row. Keys times queries is the faster product, since it reads the keys as they lie; but
  * among several slots, whose contexts are shorter, the transposition costs more than that saves.
@@ -104,6 +114,17 @@ function rowScores(
 ): string {
   if (slots > 1) return scores(graph, query, keys, headDim);
   return graph.node('Transpose', [scores(graph, keys, query, headDim)], { perm: [1, 0] });
+}
+
+/** Attention of one KV head for one row of a decode run with so many slots: query [group, D] -> [group, D]. */
+export function rowAttention(
+  graph: GraphBuilder,
+  query: string,
+  { keys, values }: { readonly keys: string; readonly values: string },
+  shape: AttentionShape,
+  slots: number,
+): [attention: string, probabilities: string] {
+  return attend(graph, rowScores(graph, query, keys, shape, slots), values);
 }
 
 type DecodeVariant = Extract<AttentionVariant, { readonly kind: 'decode' }>;
@@ -126,9 +147,9 @@ function decodeCase(graph: GraphBuilder, variant: DecodeVariant): string[] {
     const head = i % (kvHeads + 1);
     if (head === kvHeads) return [];
     const names = cacheInputs(Math.floor(i / (kvHeads + 1)), head);
-    const p = graph.node('Softmax', [rowScores(graph, query, names.keys, shape, slots)], { axis: -1 });
+    const [attended, p] = rowAttention(graph, query, names, shape, slots);
     probabilities.push(p);
-    return graph.node('MatMul', [p, names.values]);
+    return attended;
   });
   const attention = graph.reshape(graph.concat(outputs, 0), [-1, queryHeads * headDim]);
   return [attention, signalOutput(graph, { probabilities, attention, shape }, variant)];
@@ -166,19 +187,17 @@ function tileHead(
     isHeard,
   }: { readonly headDim: number; readonly group: number; readonly isHeard: boolean },
 ): string[] {
-  const attend =
+  const numOutputs = isHeard ? 2 : 1;
+  const way =
     (hide: (g: GraphBuilder, all: string) => string) =>
-    (g: GraphBuilder): string[] => {
-      const p = g.node('Softmax', [hide(g, scores(g, query, names.keys, headDim))], { axis: -1 });
-      const attention = g.node('MatMul', [p, names.values]);
-      return isHeard ? [attention, p] : [attention];
-    };
+    (g: GraphBuilder): string[] =>
+      attend(g, hide(g, scores(g, query, names.keys, headDim)), names.values).slice(0, numOutputs);
   const ways = [
-    attend((g, all) => g.node('Add', [all, names.mask])),
-    attend((g, all) => masked(g, all, names, group)),
+    way((g, all) => g.node('Add', [all, names.mask])),
+    way((g, all) => masked(g, all, names, group)),
   ] as const;
   const outputs = ['attended', 'probabilities'].map((name) => ({ name, rank: 3 }));
-  return choose(graph, names.maskedWhole, ways, outputs.slice(0, isHeard ? 2 : 1));
+  return choose(graph, names.maskedWhole, ways, outputs.slice(0, numOutputs));
 }
 
 /** Query rows [M, queryHeads * headDim] -> attention of the same shape. */
